@@ -1,0 +1,3 @@
+module sidejob
+
+go 1.26.0
