@@ -1,0 +1,189 @@
+package job
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// nextInternal holds what may happen to jobs that workers of the host execute.
+func nextInternal(j Job, ev Event) (Step, error) {
+	if j.Executor == Trigger {
+		if ev.Kind == LeaseLost {
+			return Step{Job: j}, nil
+		}
+		return refuse(j, ev, "Trigger.dev executes it")
+	}
+	switch ev.Kind {
+	case Claim:
+		return onClaim(j, ev)
+	case Renew:
+		return onRenew(j, ev)
+	case Release:
+		return onRelease(j, ev)
+	case LeaseLost:
+		return onLeaseLost(j, ev), nil
+	}
+	return onOutcome(j, ev)
+}
+
+func onClaim(j Job, ev Event) (Step, error) {
+	switch {
+	case j.Done():
+		return refuse(j, ev, "it has ended")
+	case j.leased(ev.At):
+		return refuse(j, ev, "another worker holds it")
+	case ev.At.Before(j.Due):
+		return refuse(j, ev, "it is not due before "+j.Due.Format(time.RFC3339))
+	case ev.At.Before(j.NextTry):
+		return refuse(j, ev, "its next try is not before "+j.NextTry.Format(time.RFC3339))
+	}
+	if j.Started.IsZero() {
+		j.Started = ev.At
+	}
+	j.Attempt++
+	j.NextTry = time.Time{}
+	return changed(withLease(j, ev), ev), nil
+}
+
+// onRenew extends the lease. The last holder of a canceled job is answered too, so
+// that it learns of the cancel.
+func onRenew(j Job, ev Event) (Step, error) {
+	if j.Done() && j.CancelRequested && ev.Lease.Token != "" && ev.Lease.Token == j.LeaseToken {
+		return Step{Job: j}, nil
+	}
+	if err := heldBy(j, ev); err != nil {
+		return Step{Job: j}, err
+	}
+	j.LeaseExpires = ev.At.Add(j.LeaseFor)
+	return quiet(j, ev), nil
+}
+
+func onRelease(j Job, ev Event) (Step, error) {
+	if err := heldBy(j, ev); err != nil {
+		return Step{Job: j}, err
+	}
+	j.Attempt--
+	return changed(withoutLease(j), ev), nil
+}
+
+// onLeaseLost makes the job claimable again, but not for ever.
+func onLeaseLost(j Job, ev Event) Step {
+	if j.Done() || j.LeaseToken == "" || j.leased(ev.At) {
+		return Step{Job: j}
+	}
+	j = withoutLease(j)
+	if j.Attempt < MaxLostLeases {
+		return changed(j, ev)
+	}
+	return fail(j, ev, marshal(map[string]any{"error": fmt.Sprintf("lease lost, %d tries", j.Attempt)}))
+}
+
+// onOutcome closes a job with what its worker says. Who shows no token may do so
+// only while nobody holds the job.
+func onOutcome(j Job, ev Event) (Step, error) {
+	if ev.Lease.Token != "" || j.LeaseToken != "" {
+		if err := heldBy(j, ev); err != nil {
+			return Step{Job: j}, err
+		}
+	}
+	if j.Done() {
+		return refuse(j, ev, "it has ended")
+	}
+	if j.Started.IsZero() {
+		j.Started = ev.At
+	}
+	if j.LeaseToken == "" {
+		j.Attempt++ // nobody had claimed this try
+	}
+	j = withoutLease(j)
+	if ev.Kind == Complete {
+		return end(j, ev, ev.At, true, ev.Result), nil
+	}
+	if again, ok := retryOnRow(j, ev); ok {
+		return again, nil
+	}
+	return fail(j, ev, marshal(map[string]any{"error": ev.Result})), nil
+}
+
+// heldBy is nil when the event shows the token of a lease that has not run out.
+func heldBy(j Job, ev Event) error {
+	why := ""
+	switch {
+	case j.Done():
+		why = "it has ended"
+	case ev.Lease.Token == "" && j.LeaseToken != "":
+		why = "a worker holds it and no leaseToken was shown"
+	case ev.Lease.Token != j.LeaseToken || j.LeaseToken == "":
+		why = "the lease is gone"
+	case !ev.At.Before(j.LeaseExpires):
+		why = "the lease has run out"
+	default:
+		return nil
+	}
+	return &RefusedError{Kind: ev.Kind, State: j.State(), Why: why}
+}
+
+// retryOnRow gives a failed try another one on the same row, as its retry policy
+// says.
+func retryOnRow(j Job, ev Event) (Step, bool) {
+	if j.AutoReschedule || j.Retry == nil || j.Attempt >= maxAttempts(j) {
+		return Step{}, false
+	}
+	j.NextTry = ev.At.Add(j.Retry.Backoff(j.Attempt, ev.Random))
+	return changed(j, ev), true
+}
+
+// maxAttempts is the number of tries the job may have; a policy that does not say
+// allows three, as Trigger.dev's does.
+func maxAttempts(j Job) int {
+	if j.Retry.MaxAttempts == 0 {
+		return 3
+	}
+	return j.Retry.MaxAttempts
+}
+
+// fail ends an internal job badly, and begins the next row where it reschedules
+// itself.
+func fail(j Job, ev Event, result json.RawMessage) Step {
+	step := end(j, ev, ev.At, false, result)
+	step.Follow = reschedule(step.Job, ev)
+	return step
+}
+
+// reschedule is the row that follows a failed one, nil where none does. It waits
+// for the longer of the job's own delay and the back-off, and the tries of the
+// whole chain count.
+func reschedule(j Job, ev Event) *Job {
+	if !j.AutoReschedule {
+		return nil
+	}
+	wait := j.AutoRescheduleWait
+	if j.Retry != nil {
+		if j.Retry.MaxAttempts > 0 && j.Attempt >= j.Retry.MaxAttempts {
+			return nil
+		}
+		wait = max(wait, j.Retry.Backoff(max(j.Attempt, 1), ev.Random))
+	}
+	f := follow(j, ev, ev.At.Add(wait))
+	f.Attempt = j.Attempt
+	return &f
+}
+
+// follow is a fresh row with every property of the one it follows.
+func follow(j Job, ev Event, due time.Time) Job {
+	f := Job{
+		Tag: j.Tag, Type: j.Type, Name: j.Name, UserID: j.UserID, Data: j.Data,
+		Due: due, RemoveAt: due.Add(j.removeDelay()),
+		CronSchedule: j.CronSchedule, Timezone: j.Timezone,
+		AutoReschedule: j.AutoReschedule, AutoRescheduleWait: j.AutoRescheduleWait,
+		RemoveDelay: j.RemoveDelay, RescheduledFrom: j.ID, Persistent: j.Persistent,
+		Retry: j.Retry, Executor: j.Executor, TriggerTask: j.TriggerTask,
+		Metadata: j.Metadata, Labels: j.Labels,
+		Created: ev.At, Updated: ev.At,
+	}
+	if f.Executor == Trigger {
+		f.TriggerStatus = Pending
+	}
+	return f
+}

@@ -1,0 +1,85 @@
+package job
+
+// State is where a job stands, finer than its Status. It is read off the row's
+// columns and kept nowhere.
+type State string
+
+const (
+	// Internal jobs.
+	StateWaiting State = "waiting" // for its due time or a worker
+	StateLeased  State = "leased"  // a worker has it
+
+	// Trigger jobs.
+	StateUnsent           State = "unsent"            // never submitted
+	StateSending          State = "sending"           // submitted, outcome not known
+	StateSendingCanceling State = "sending canceling" // … and to be canceled as soon as it is
+	StateQueued           State = "queued"            // has a run that has not started
+	StateQueuedCanceling  State = "queued canceling"
+	StateRunning          State = "running"
+	StateRunningCanceling State = "running canceling"
+	StateToldCompleted    State = "told completed" // an event said so, Trigger.dev is still to be asked
+	StateToldFailed       State = "told failed"
+	StateToldCanceled     State = "told canceled"
+	StateOrphaned         State = "orphaned" // Trigger.dev does not know the run
+
+	// Both.
+	StateCompleted State = "completed"
+	StateFailed    State = "failed"
+	StateCanceled  State = "canceled"
+)
+
+// State reads the job's state off its columns.
+func (j Job) State() State {
+	switch {
+	case j.Done():
+		return j.finalState()
+	case j.Executor != Trigger && j.LeaseToken != "":
+		return StateLeased
+	case j.Executor != Trigger:
+		return StateWaiting
+	case j.RunID == "" && j.SentAt.IsZero():
+		return StateUnsent
+	}
+	open := StateQueued
+	switch {
+	case j.RunID == "":
+		open = StateSending
+	case j.TriggerStatus == Executing:
+		open = StateRunning
+	}
+	if j.CancelRequested {
+		open += " canceling"
+	}
+	return open
+}
+
+func (j Job) finalState() State {
+	if !j.Orphaned.IsZero() {
+		return StateOrphaned
+	}
+	told := State("")
+	if j.Unconfirmed() {
+		told = "told "
+	}
+	switch j.Status() {
+	case Completed:
+		return told + StateCompleted
+	case Canceled:
+		return told + StateCanceled
+	}
+	return told + StateFailed
+}
+
+// Unconfirmed tells whether the job was closed by an event that Trigger.dev itself
+// has not confirmed yet.
+func (j Job) Unconfirmed() bool {
+	return j.Done() && j.RunID != "" && j.Confirmed.IsZero() && j.Orphaned.IsZero()
+}
+
+// Owes tells whether the row owes Trigger.dev a submit or a cancel.
+func (j Job) Owes() bool {
+	return j.Executor == Trigger && !j.Done() && (j.RunID == "" || j.CancelRequested)
+}
+
+// InDoubt tells whether a submit may have arrived whose outcome is not known.
+func (j Job) InDoubt() bool { return j.RunID == "" && !j.SentAt.IsZero() }
