@@ -54,10 +54,10 @@ type Event struct {
 	InDoubt bool      // Unreached: a submit, this or an earlier one, may have arrived
 	NextTry time.Time // Unreached, Stopping
 
-	Key  string // Send: the idempotency key of a row that has none
+	Key  string // Send: the idempotency key of a row that has none; Retry: of the new one
 	Task string // Send: the task of a row that names none
 
-	KeyProved bool // Missing: the API key is good, and of the run's own environment
+	KeyProved bool // Missing: the API key is good, in the environment that Run names
 }
 
 // Lease is a hold on a job: only who shows the token may act on it, and only until
@@ -84,10 +84,11 @@ type Run struct {
 
 // Step is what follows from an event.
 type Step struct {
-	Job     Job  // the job as it is now
-	Follow  *Job // a new job to insert with it; its ID is not set
-	Changed bool // Job differs from before and must be written
-	Quiet   bool // the change is bookkeeping that the history need not tell
+	Job        Job        // the job as it is now
+	Follow     *Job       // a new job to insert with it; its ID is not set
+	OnConflict OnConflict // what Follow does about unfinished jobs of its tag
+	Changed    bool       // Job differs from before and must be written
+	Quiet      bool       // the change is bookkeeping that the history need not tell
 }
 
 // ErrRefused is what a request that does not fit a job's state is.

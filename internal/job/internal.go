@@ -31,8 +31,12 @@ func onClaim(j Job, ev Event) (Step, error) {
 	switch {
 	case j.Done():
 		return refuse(j, ev, "it has ended")
+	case j.CancelRequested:
+		return refuse(j, ev, "it is to be canceled")
 	case j.leased(ev.At):
 		return refuse(j, ev, "another worker holds it")
+	case j.LeaseToken != "" && j.Attempt >= MaxLostLeases:
+		return refuse(j, ev, "its leases were lost too often")
 	case ev.At.Before(j.Due):
 		return refuse(j, ev, "it is not due before "+j.Due.Format(time.RFC3339))
 	case ev.At.Before(j.NextTry):
@@ -146,28 +150,48 @@ func maxAttempts(j Job) int {
 // fail ends an internal job badly, and begins the next row where it reschedules
 // itself.
 func fail(j Job, ev Event, result json.RawMessage) Step {
-	step := end(j, ev, ev.At, false, result)
-	step.Follow = reschedule(step.Job, ev)
+	return withFollower(end(j, ev, ev.At, false, result), ev)
+}
+
+// withFollower adds the row that a failed job makes of itself. It gives way to a
+// job that has taken the tag meanwhile.
+func withFollower(step Step, ev Event) Step {
+	step.Follow, step.OnConflict = reschedule(step.Job, ev), Keep
 	return step
 }
 
-// reschedule is the row that follows a failed one, nil where none does. It waits
-// for the longer of the job's own delay and the back-off, and the tries of the
-// whole chain count.
+// reschedule is the row that follows a failed one, nil where none does or where the
+// failure forestalled a cancel. It waits for the longer of the job's own delay and
+// the back-off, and the tries of the whole chain count.
 func reschedule(j Job, ev Event) *Job {
-	if !j.AutoReschedule {
+	if !j.AutoReschedule || j.CancelRequested {
 		return nil
 	}
-	wait := j.AutoRescheduleWait
+	wait, tries := j.AutoRescheduleWait, max(j.Attempt, 1)
 	if j.Retry != nil {
-		if j.Retry.MaxAttempts > 0 && j.Attempt >= j.Retry.MaxAttempts {
+		if j.Retry.MaxAttempts > 0 && tries >= j.Retry.MaxAttempts {
 			return nil
 		}
-		wait = max(wait, j.Retry.Backoff(max(j.Attempt, 1), ev.Random))
+		wait = max(wait, j.Retry.Backoff(tries, ev.Random))
 	}
 	f := follow(j, ev, ev.At.Add(wait))
+	if f.Executor == Trigger {
+		f.Retry = j.Retry.less(tries)
+		return &f
+	}
 	f.Attempt = j.Attempt
 	return &f
+}
+
+// less is the policy for what remains after some tries. A run counts its attempts
+// from the first again, so the row that follows it may have only the remaining ones.
+func (r *RetryConfig) less(tries int) *RetryConfig {
+	if r == nil || r.MaxAttempts == 0 {
+		return r
+	}
+	rest := *r
+	rest.MaxAttempts -= tries
+	return &rest
 }
 
 // follow is a fresh row with every property of the one it follows.
@@ -184,6 +208,7 @@ func follow(j Job, ev Event, due time.Time) Job {
 	}
 	if f.Executor == Trigger {
 		f.TriggerStatus = Pending
+		f.IdempotencyKey = ev.Key
 	}
 	return f
 }

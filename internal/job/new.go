@@ -14,7 +14,7 @@ const (
 	MaxTag      = 512
 	MaxType     = 512
 	MaxData     = 1 << 20
-	MaxMetadata = 256 << 10 // Trigger.dev's own limit
+	MaxMetadata = 252 << 10 // Trigger.dev's 256 KiB less room for sidejob's own members
 	MaxLabels   = 50
 	MaxDelay    = 100 * 365 * 24 * time.Hour
 	DefaultTZ   = "UTC"
@@ -126,16 +126,17 @@ func (s Spec) check(at time.Time) (wrong Problems) {
 	}
 	no(strings.TrimSpace(s.Type) == "", "type", "is required: the name of the work to do")
 	no(utf8.RuneCountInString(s.Type) > MaxType, "type", "is longer than %d characters", MaxType)
+	no(hasControl(s.Type), "type", "contains a control character")
 	no(s.Type != "" && strings.TrimSpace(s.Tag) == "", "tag", "is blank; leave it out to get a fresh one")
 	no(utf8.RuneCountInString(s.Tag) > MaxTag, "tag", "is longer than %d characters", MaxTag)
-	no(hasControl(s.Tag), "tag", "contains a control character")
+	no(hasControl(s.Tag) && !hasControl(s.Type), "tag", "contains a control character")
 	no(s.UserID < 0, "userId", "is negative; 0 is the system, users are positive")
 	no(s.Executor != Internal && s.Executor != Trigger, "executor", "is %q; it is internal or trigger", s.Executor)
 	no(s.Executor == Trigger && strings.TrimSpace(s.TriggerTask) == "", "triggerTaskId", "is required when executor is trigger: the task's id on Trigger.dev")
 	no(s.Executor == Internal && s.TriggerTask != "", "triggerTaskId", "is given but executor is internal; set executor to trigger")
 	no(s.Due.Before(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)), "due", "is %s; epoch times are milliseconds, not seconds, and not before the year 2000", s.Due.Format(time.RFC3339))
 	no(s.Due.After(at.Add(MaxDelay)), "due", "is more than 100 years ahead")
-	no(len(s.Metadata) > MaxMetadata, "metadata", "is larger than %d bytes, Trigger.dev's limit", MaxMetadata)
+	no(len(s.Metadata) > MaxMetadata, "metadata", "is larger than %d bytes, what Trigger.dev takes", MaxMetadata)
 	no(!isObject(s.Metadata), "metadata", "is not a JSON object")
 	no(s.RemoveDelay.Abs() > MaxDelay, "removeDelay", "is more than 100 years, in milliseconds")
 	no(s.RescheduleWait < 0, "autoRescheduleOnFailureDelay", "is negative")
@@ -157,9 +158,17 @@ func (r *RetryConfig) check() (wrong Problems) {
 	if r == nil {
 		return nil
 	}
-	if r.MaxTimeout != 0 && r.MaxTimeout < r.MinTimeout {
-		wrong = append(wrong, Problem{"retryConfig.maxTimeoutInMs", "is less than minTimeoutInMs"})
+	no := func(bad bool, member, why string) {
+		if bad {
+			wrong = append(wrong, Problem{"retryConfig." + member, why})
+		}
 	}
+	const year = int64(365 * 24 * time.Hour / time.Millisecond)
+	no(r.MaxAttempts < 0 || r.MaxAttempts > 250, "maxAttempts", "is not from 1 to 250")
+	no(r.MinTimeout < 0 || r.MinTimeout > year, "minTimeoutInMs", "is not from 0 to a year, in milliseconds")
+	no(r.MaxTimeout < 0 || r.MaxTimeout > year, "maxTimeoutInMs", "is not from 0 to a year, in milliseconds")
+	no(r.MaxTimeout != 0 && r.MaxTimeout < r.MinTimeout, "maxTimeoutInMs", "is less than minTimeoutInMs")
+	no(r.Factor != 0 && !(r.Factor >= 1 && r.Factor <= 100), "factor", "is not from 1 to 100")
 	return wrong
 }
 

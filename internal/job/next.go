@@ -233,7 +233,8 @@ func onSeen(j Job, ev Event) Step {
 }
 
 // onMissing counts 404s. One proves nothing: replicas lag behind. Enough of them,
-// over long enough, with a key that is proved good, make an orphan.
+// over long enough, make an orphan. A 404 for a key that is not proved good, or that
+// is of another environment than the run, does not count.
 func onMissing(j Job, ev Event) Step {
 	if j.Executor != Trigger || j.RunID == "" || (ev.Run.ID != "" && ev.Run.ID != j.RunID) {
 		return Step{Job: j}
@@ -241,18 +242,22 @@ func onMissing(j Job, ev Event) Step {
 	if j.Done() && !j.Unconfirmed() {
 		return Step{Job: j}
 	}
+	ours := j.Environment == "" || j.Environment == ev.Run.Environment
+	if !ev.KeyProved || !ours {
+		return Step{Job: j}
+	}
 	if j.MissingSince.IsZero() {
 		j.MissingSince = ev.At
 	}
 	j.MissingCount++
-	lost := ev.KeyProved && j.MissingCount >= OrphanCount && ev.At.Sub(j.MissingSince) >= OrphanAge
+	lost := j.MissingCount >= OrphanCount && ev.At.Sub(j.MissingSince) >= OrphanAge
 	switch {
 	case !lost:
 		return quiet(j, ev)
 	case j.Done():
 		// Closed by an event, and nobody is left to ask: the event stands.
 		j.Confirmed = ev.At
-		return changed(j, ev)
+		return followed(changed(j, ev), ev)
 	}
 	j.Orphaned = ev.At
 	j.TriggerStatus = Failed
@@ -268,7 +273,7 @@ func onRetry(j Job, ev Event) (Step, error) {
 		return refuse(j, ev, "it has not ended")
 	}
 	f := follow(j, ev, ev.At)
-	return Step{Job: j, Follow: &f}, nil
+	return Step{Job: j, Follow: &f, OnConflict: Replace}, nil
 }
 
 // sameRun tells whether the event is about the job's own run. A row without a run
@@ -288,8 +293,8 @@ func progress(j Job, ev Event, status Status) Job {
 	if ev.Run.AttemptID != "" {
 		j.AttemptID = ev.Run.AttemptID
 	}
-	if !ev.Run.Started.IsZero() {
-		j.Started = ev.Run.Started
+	if status != Pending && !ev.Run.Started.IsZero() {
+		j.Started = ev.Run.Started // a dequeued run has one too, but has not begun
 	}
 	if status == Executing && j.Started.IsZero() {
 		j.Started = ev.At
@@ -309,14 +314,22 @@ func endByRun(j Job, ev Event, status Status) Step {
 		}
 	}
 	result := runResult(j, ev.Run, status)
-	if status == Completed && j.Started.IsZero() {
+	switch {
+	case status == Completed && j.Started.IsZero():
 		j.Started = finished
+	case j.RawStatus == "EXPIRED":
+		j.Started = time.Time{}
 	}
-	step := end(j, ev, finished, status == Completed, result)
-	if status == Failed && !step.Job.Confirmed.IsZero() {
-		step.Follow = reschedule(step.Job, ev)
+	return followed(end(j, ev, finished, status == Completed, result), ev)
+}
+
+// followed adds the next row to a failure that is confirmed; before that, the run
+// may turn out to have ended otherwise.
+func followed(step Step, ev Event) Step {
+	if step.Job.Status() != Failed || step.Job.Confirmed.IsZero() {
+		return step
 	}
-	return step
+	return withFollower(step, ev)
 }
 
 // runResult is the row's result for a run that has ended.
@@ -326,7 +339,7 @@ func runResult(j Job, run Run, status Status) json.RawMessage {
 		return run.Output
 	case status == Canceled:
 		reason := j.CancelReason
-		if reason == "" && len(run.Error) > 0 {
+		if reason == "" && run.hasError() {
 			return marshal(map[string]any{"canceled": true, "error": run.Error})
 		}
 		return canceledResult(reason)
@@ -334,11 +347,14 @@ func runResult(j Job, run Run, status Status) json.RawMessage {
 		return marshal(map[string]any{"error": "expired before start", "reason": "EXPIRED"})
 	}
 	result := map[string]any{"error": run.Error, "reason": j.RawStatus, "attemptCount": j.Attempt}
-	if len(run.Error) == 0 {
+	if !run.hasError() {
 		result["error"] = "the run ended " + j.RawStatus + " without an error message"
 	}
 	return marshal(result)
 }
+
+// hasError tells whether the run gives an error; some channels write null for none.
+func (r Run) hasError() bool { return len(r.Error) > 0 && string(r.Error) != "null" }
 
 func canceledResult(reason string) json.RawMessage {
 	if reason == "" {

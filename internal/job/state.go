@@ -81,5 +81,11 @@ func (j Job) Owes() bool {
 	return j.Executor == Trigger && !j.Done() && (j.RunID == "" || j.CancelRequested)
 }
 
+// Asked tells whether Trigger.dev is to be asked about the job's run: it is open, or
+// closed by an event that is not confirmed.
+func (j Job) Asked() bool {
+	return j.RunID != "" && (!j.Done() || j.Unconfirmed())
+}
+
 // InDoubt tells whether a submit may have arrived whose outcome is not known.
 func (j Job) InDoubt() bool { return j.RunID == "" && !j.SentAt.IsZero() }

@@ -20,6 +20,13 @@ func rawStatus(raw string) (Status, bool) {
 	return "", false
 }
 
+// StatusOf is the status that a word of Trigger.dev stands for, "" for a word that
+// is not known.
+func StatusOf(raw string) Status {
+	s, _ := rawStatus(raw)
+	return s
+}
+
 // KnownStatus tells whether raw is a word sidejob understands. A run whose status
 // is not known stays open and is asked about again.
 func KnownStatus(raw string) bool {
