@@ -1,0 +1,12 @@
+package main
+
+import "time"
+
+// timeLayout is how every time is shown: RFC 3339, UTC, milliseconds.
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// now is the time as everything here keeps it.
+func now() time.Time { return toMilli(time.Now()) }
+
+// toMilli cuts a time to what the database keeps.
+func toMilli(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"sidejob/internal/job"
+)
+
+// Store keeps every job, its history, and what must outlive a crash beside them.
+//
+// All methods are safe from many goroutines at once. Times are UTC to the
+// millisecond and always the caller's: the store reads no clock. A method that
+// returns nil has committed; a commit survives power loss. No method waits for the
+// network.
+type Store interface {
+	// Schedule inserts jobs, each under its tag's lock: unfinished jobs of the same
+	// tag make way as the order's policy says, or are kept, or refuse it. All orders
+	// are one transaction; one that is refused leaves the others alone, and its
+	// answer carries the error (job.ErrTagTaken).
+	Schedule(ctx context.Context, orders []Order, reply ReplyKey) ([]Placed, error)
+
+	// Apply is the only way a row changes: it reads the row under a lock, asks
+	// job.Next, and writes the row, the row that follows and a line of history. The
+	// step returned is what was written: the row as of this event, and the row that
+	// follows with its id, nil where there is none. ErrNotFound; job.ErrRefused.
+	Apply(ctx context.Context, id int64, ev job.Event) (job.Step, error)
+
+	// Retry applies a job.Retry and notes the new job beside the request's key.
+	Retry(ctx context.Context, id int64, ev job.Event, reply ReplyKey) (job.Step, error)
+
+	// Hear applies a signed event to the row of its run, once: an event id heard
+	// before changes nothing and is answered as the first time. The event of a run
+	// that no row has is kept and applied when a row gets that run.
+	Hear(ctx context.Context, heard Heard) (matched bool, err error)
+
+	// Get returns one job, ErrNotFound.
+	Get(ctx context.Context, id int64) (job.Job, error)
+	// FindRun returns the id of the row whose run it is, ErrNotFound.
+	FindRun(ctx context.Context, runID string) (int64, error)
+	// List returns a page of jobs in the filter's order.
+	List(ctx context.Context, f Filter) (Page, error)
+	Count(ctx context.Context, f Filter) (int64, error)
+	// History returns what happened to a job, oldest first.
+	History(ctx context.Context, id int64) ([]Entry, error)
+
+	// Owed returns the rows that owe somebody a submit or a cancel and may be tried
+	// at that time, longest due first, and when the next one after them may be.
+	Owed(ctx context.Context, at time.Time, limit int) (ids []int64, next time.Time, err error)
+	// Unsent returns the unfinished Trigger.dev rows that have no run, by id.
+	Unsent(ctx context.Context) ([]int64, error)
+	// Asked returns rows whose runs Trigger.dev is to be asked about: unfinished ones,
+	// ones closed by an event that it has not confirmed and, if orphans is set, given
+	// up ones. By id, after the given one. Only what asking needs is set: ID, RunID,
+	// Due, Created, Orphaned.
+	Asked(ctx context.Context, after int64, limit int, orphans bool) ([]job.Job, error)
+
+	// Remove deletes at most limit finished jobs whose time is past, but persistent
+	// and excluded ones, and what is kept of events and replies beyond its use.
+	Remove(ctx context.Context, at time.Time, exclude []int64, limit int) (removed int64, err error)
+
+	// Reserve takes an idempotency key for a request, or says how that key stands.
+	Reserve(ctx context.Context, r Reservation) (Reply, error)
+	// Keep stores the reply of a reserved request; without a status it gives the key
+	// back.
+	Keep(ctx context.Context, key ReplyKey, reply Reply) error
+
+	Stats(ctx context.Context, at time.Time) (Stats, error)
+	// Watch returns a channel that gets a value soon after every commit that changed
+	// the job (any job, if id is 0), coalesced. Call stop when done.
+	Watch(id int64) (changed <-chan struct{}, stop func())
+	// Installation is this database's own name, made once.
+	Installation() string
+	Ping(ctx context.Context) error
+	Close() error
+}
+
+var (
+	// ErrNotFound is the answer for a job that does not exist.
+	ErrNotFound = errors.New("no such job")
+	// ErrBusy is a database that cannot take the write now; the same call may work
+	// later.
+	ErrBusy = errors.New("the database cannot be written now")
+)
+
+// Order asks for one job.
+type Order struct {
+	Job        job.Job
+	OnConflict job.OnConflict
+	Source     string
+}
+
+// Placed is what became of an order: the job, new or kept, or an error.
+type Placed struct {
+	Job      job.Job
+	Existing bool      // the job was there before and was kept
+	Canceled []job.Job // jobs that make way
+	Err      error
+}
+
+// Heard is one verified event.
+type Heard struct {
+	EventIDs []string // every id it goes by; one that was heard before is enough
+	JobID    int64    // the row whose run it is proved to be; 0: found by the run's id
+	Event    job.Event
+}
+
+// Filter selects jobs; zero members do not filter.
+type Filter struct {
+	Executor                    job.Executor
+	Status                      job.Status
+	Type, Tag, Name, Label      string
+	UserID                      *int64
+	Finished, Success           *bool
+	ScheduleID                  int64
+	CreatedAfter, CreatedBefore time.Time
+	ByDue                       bool // soonest due first; else newest first
+	Cursor                      Cursor
+	Limit                       int
+}
+
+// Cursor is where a page ends. The zero Cursor is the beginning.
+type Cursor struct {
+	ID  int64 `json:"i"`
+	Due int64 `json:"d,omitempty"` // milliseconds
+}
+
+// Page is one page of a list. Next is zero on the last one.
+type Page struct {
+	Jobs []job.Job
+	Next Cursor
+}
+
+// Entry is one line of a job's history.
+type Entry struct {
+	ID           int64
+	At           time.Time
+	Kind, Source string
+	From, To     string
+	Detail       json.RawMessage
+}
+
+// ReplyKey names a request that carried an Idempotency-Key; empty for others.
+type ReplyKey string
+
+// Reservation is a request about to be carried out by the process Owner. Digest is
+// of its body.
+type Reservation struct {
+	Key    ReplyKey
+	Digest string
+	Owner  string
+	At     time.Time
+}
+
+// Reply is what is kept of a request. Status 0: it was not answered; JobIDs are the
+// jobs it had made by then.
+type Reply struct {
+	Status  int
+	Headers map[string]string
+	Body    []byte
+	JobIDs  []int64 // in the order of the request; 0 for one that was refused
+}
+
+var (
+	// ErrReplyUnderWay says a request with this key is being carried out now.
+	ErrReplyUnderWay = errors.New("a request with this Idempotency-Key is under way")
+	// ErrReplyMismatch says the key was used for another body.
+	ErrReplyMismatch = errors.New("this Idempotency-Key was used with another body")
+)
+
+// How long things beside the jobs are kept.
+const (
+	replyLife   = 24 * time.Hour
+	inboxLife   = 24 * time.Hour     // an event that matches no run
+	eventIDLife = 7 * 24 * time.Hour // the id of an event, against replay
+)
+
+// Stats counts the jobs by executor and status, and what is owed.
+type Stats struct {
+	Jobs           map[job.Executor]map[job.Status]int64
+	Owed           int64
+	OldestOwed     time.Time // zero when nothing is owed
+	CancelsPending int64
+	OldestSynced   time.Time // of the unfinished trigger jobs with a run
+}
+
+// historyDetail is what a line of history says of an event beyond its kind. It
+// holds no payload and no result.
+func historyDetail(ev job.Event, was, is job.Job) map[string]any {
+	d := map[string]any{}
+	put := func(key, value string) {
+		if value != "" {
+			d[key] = value
+		}
+	}
+	put("reason", ev.Reason)
+	put("error", ev.Err)
+	put("run", ev.Run.ID)
+	put("status", ev.Run.Raw)
+	put("worker", ev.Lease.Owner)
+	if ev.Kind == job.Seen && was.Done() && was.TriggerStatus != is.TriggerStatus {
+		put("before", string(was.TriggerStatus))
+	}
+	if is.Attempt > 0 {
+		d["attempt"] = is.Attempt
+	}
+	if !ev.Run.Finished.IsZero() {
+		d["remoteAt"] = ev.Run.Finished.UTC().Format(timeLayout)
+	}
+	if !ev.NextTry.IsZero() {
+		d["nextTry"] = ev.NextTry.UTC().Format(timeLayout)
+	}
+	return d
+}
+
+func notFound(id int64) error { return fmt.Errorf("job %d: %w", id, ErrNotFound) }

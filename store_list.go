@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"sidejob/internal/job"
+)
+
+// statusCondition selects the jobs whose job.Status is s. It says in SQL what that
+// function reads off a row; the conformance suite holds the two together.
+func statusCondition(s job.Status) string {
+	switch s {
+	case job.Pending:
+		return `finished IS NULL AND ((executor = 'trigger' AND COALESCE(trigger_status, 'PENDING') <> 'EXECUTING')
+			OR (executor <> 'trigger' AND lease_token IS NULL))`
+	case job.Executing:
+		return `finished IS NULL AND ((executor = 'trigger' AND trigger_status = 'EXECUTING')
+			OR (executor <> 'trigger' AND lease_token IS NOT NULL))`
+	case job.Completed:
+		return `finished IS NOT NULL AND success = TRUE`
+	case job.Canceled:
+		return `finished IS NOT NULL AND success = FALSE AND ((executor = 'trigger' AND trigger_status = 'CANCELED')
+			OR (executor <> 'trigger' AND cancel_requested = TRUE))`
+	case job.Failed:
+		return `finished IS NOT NULL AND success = FALSE AND ((executor = 'trigger' AND COALESCE(trigger_status, '') <> 'CANCELED')
+			OR (executor <> 'trigger' AND cancel_requested = FALSE))`
+	}
+	return "FALSE"
+}
+
+// where collects conditions and their values.
+type where struct {
+	conditions []string
+	args       []any
+}
+
+// add takes a condition in which each ? stands for the next of the values.
+func (w *where) add(condition string, args ...any) {
+	for _, arg := range args {
+		w.args = append(w.args, arg)
+		condition = strings.Replace(condition, "?", fmt.Sprintf("$%d", len(w.args)), 1)
+	}
+	w.conditions = append(w.conditions, "("+condition+")")
+}
+
+func (w *where) String() string {
+	if len(w.conditions) == 0 {
+		return ""
+	}
+	return "WHERE " + strings.Join(w.conditions, " AND ")
+}
+
+func (s *sqlStore) where(f Filter) *where {
+	w := &where{}
+	equal := func(column, value string) {
+		if value != "" {
+			w.add(column+" = ?", value)
+		}
+	}
+	equal("executor", string(f.Executor))
+	equal("type", f.Type)
+	equal("tag", f.Tag)
+	equal("name", f.Name)
+	if f.Status != "" {
+		w.add(statusCondition(f.Status))
+	}
+	if f.UserID != nil {
+		w.add("user_id = ?", *f.UserID)
+	}
+	if f.Finished != nil {
+		w.add("(finished IS NOT NULL) = ?", *f.Finished)
+	}
+	if f.Success != nil {
+		w.add("success = ?", *f.Success)
+	}
+	if f.ScheduleID != 0 {
+		w.add("rescheduled_from_job = ? AND cron_schedule IS NULL", f.ScheduleID)
+	}
+	if f.Label != "" {
+		w.add(fmt.Sprintf(s.dialect.hasLabel, "?"), f.Label)
+	}
+	if !f.CreatedAfter.IsZero() {
+		w.add("created_at > ?", s.dialect.time(f.CreatedAfter))
+	}
+	if !f.CreatedBefore.IsZero() {
+		w.add("created_at < ?", s.dialect.time(f.CreatedBefore))
+	}
+	return w
+}
+
+// List is documented at Store.
+func (s *sqlStore) List(ctx context.Context, f Filter) (Page, error) {
+	w, order := s.where(f), "id DESC"
+	if f.ByDue {
+		order = "due, id"
+	}
+	switch {
+	case f.Cursor.ID == 0:
+	case f.ByDue:
+		due := s.dialect.time(time.UnixMilli(f.Cursor.Due))
+		w.add("due > ? OR (due = ? AND id > ?)", due, due, f.Cursor.ID)
+	default:
+		w.add("id < ?", f.Cursor.ID)
+	}
+	limit := ""
+	if f.Limit > 0 {
+		w.args = append(w.args, f.Limit+1)
+		limit = fmt.Sprintf(" LIMIT $%d", len(w.args))
+	}
+	jobs, err := s.selectJobs(ctx, s.db, fmt.Sprintf("%s ORDER BY %s%s", w, order, limit), w.args...)
+	if err != nil {
+		return Page{}, fmt.Errorf("list jobs: %w", err)
+	}
+	if limit == "" || len(jobs) <= f.Limit {
+		return Page{Jobs: jobs}, nil
+	}
+	last := jobs[f.Limit-1]
+	next := Cursor{ID: last.ID}
+	if f.ByDue {
+		next.Due = last.Due.UnixMilli()
+	}
+	return Page{Jobs: jobs[:f.Limit], Next: next}, nil
+}
+
+// Count is documented at Store.
+func (s *sqlStore) Count(ctx context.Context, f Filter) (n int64, err error) {
+	w := s.where(f)
+	err = s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM worker_jobs "+w.String(), w.args...).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count jobs: %w", err)
+	}
+	return n, nil
+}
+
+// Stats is documented at Store.
+func (s *sqlStore) Stats(ctx context.Context, at time.Time) (Stats, error) {
+	stats := Stats{Jobs: map[job.Executor]map[job.Status]int64{}}
+	for _, executor := range []job.Executor{job.Internal, job.Trigger} {
+		stats.Jobs[executor] = map[job.Status]int64{}
+		for _, status := range []job.Status{job.Pending, job.Executing, job.Completed, job.Failed, job.Canceled} {
+			n, err := s.Count(ctx, Filter{Executor: executor, Status: status})
+			if err != nil {
+				return stats, err
+			}
+			stats.Jobs[executor][status] = n
+		}
+	}
+	err := s.db.QueryRowContext(ctx, `
+		SELECT COUNT(*), MIN(CASE WHEN trigger_run_id IS NULL THEN created_at ELSE updated_at END),
+			COUNT(CASE WHEN cancel_requested = TRUE THEN 1 END)
+		FROM worker_jobs
+		WHERE `+owes).
+		Scan(&stats.Owed, s.dialect.timeColumn(&stats.OldestOwed), &stats.CancelsPending)
+	if err != nil {
+		return stats, fmt.Errorf("count what is owed: %w", err)
+	}
+	err = s.db.QueryRowContext(ctx, `
+		SELECT MIN(COALESCE(last_synced_at, created_at)) FROM worker_jobs
+		WHERE trigger_run_id IS NOT NULL AND (finished IS NULL OR confirmed_at IS NULL) AND finished IS NULL`).
+		Scan(s.dialect.timeColumn(&stats.OldestSynced))
+	if err != nil {
+		return stats, fmt.Errorf("read sync lag: %w", err)
+	}
+	return stats, nil
+}
+
+// Reserve is documented at Store. A reservation left behind by another process is
+// taken over; what that one had made by then is in the reply's JobIDs.
+func (s *sqlStore) Reserve(ctx context.Context, r Reservation) (reply Reply, err error) {
+	err = s.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		reply, err = s.reserve(ctx, tx, r)
+		return err
+	})
+	return reply, err
+}
+
+func (s *sqlStore) reserve(ctx context.Context, tx *sql.Tx, r Reservation) (reply Reply, err error) {
+	var digest, owner string
+	var at time.Time
+	var status sql.NullInt64
+	var jobIDs, headers sql.NullString
+	err = tx.QueryRowContext(ctx, `
+		SELECT digest, owner, at, job_ids, status, headers, body FROM replies WHERE scope = $1`+s.dialect.forUpdate,
+		string(r.Key)).Scan(&digest, &owner, s.dialect.timeColumn(&at), &jobIDs, &status, &headers, &reply.Body)
+	switch {
+	case errors.Is(err, sql.ErrNoRows), err == nil && at.Before(r.At.Add(-replyLife)):
+		_, err = tx.ExecContext(ctx, `
+			INSERT INTO replies (scope, digest, owner, at) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (scope) DO UPDATE SET digest = excluded.digest, owner = excluded.owner, at = excluded.at,
+				job_ids = NULL, status = NULL, headers = NULL, body = NULL`,
+			string(r.Key), r.Digest, r.Owner, s.dialect.time(r.At))
+		return Reply{}, err
+	case err != nil:
+		return reply, fmt.Errorf("read idempotency key: %w", err)
+	case digest != r.Digest:
+		return reply, ErrReplyMismatch
+	case !status.Valid && owner == r.Owner:
+		return reply, ErrReplyUnderWay
+	}
+	if jobIDs.Valid {
+		err = json.Unmarshal([]byte(jobIDs.String), &reply.JobIDs)
+	}
+	if headers.Valid {
+		err = errors.Join(err, json.Unmarshal([]byte(headers.String), &reply.Headers))
+	}
+	if err != nil || status.Valid {
+		reply.Status = int(status.Int64)
+		return reply, err
+	}
+	_, err = tx.ExecContext(ctx, "UPDATE replies SET owner = $1 WHERE scope = $2", r.Owner, string(r.Key))
+	return reply, err
+}
+
+// Keep is documented at Store.
+func (s *sqlStore) Keep(ctx context.Context, key ReplyKey, reply Reply) error {
+	headers, err := json.Marshal(reply.Headers)
+	if err != nil {
+		return fmt.Errorf("keep reply: %w", err)
+	}
+	return s.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if reply.Status == 0 {
+			return giveBack(ctx, tx, key)
+		}
+		_, err := tx.ExecContext(ctx, "UPDATE replies SET status = $1, headers = $2, body = $3 WHERE scope = $4",
+			reply.Status, string(headers), reply.Body, string(key))
+		return err
+	})
+}
+
+// giveBack frees a key whose request was not answered. Where it has made jobs, the
+// next one with the key gets those.
+func giveBack(ctx context.Context, tx *sql.Tx, key ReplyKey) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM replies WHERE scope = $1 AND status IS NULL AND job_ids IS NULL", string(key))
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "UPDATE replies SET owner = '' WHERE scope = $1 AND status IS NULL", string(key))
+	return err
+}
+
+// noteJobs writes the jobs that a request has made beside its idempotency key.
+func (c *changeset) noteJobs(ctx context.Context, key ReplyKey, ids []int64) error {
+	if key == "" {
+		return nil
+	}
+	text, err := json.Marshal(ids)
+	if err != nil {
+		return err
+	}
+	_, err = c.tx.ExecContext(ctx, "UPDATE replies SET job_ids = $1 WHERE scope = $2", string(text), string(key))
+	return err
+}

@@ -1,0 +1,601 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sidejob/internal/job"
+)
+
+// sqlStore is the Store on a SQL database. One text serves both engines; dialect
+// holds what differs.
+type sqlStore struct {
+	db      *sql.DB
+	dialect dialect
+	// write carries out fn in a transaction that is committed when it returns nil.
+	// fn may be run together with others in one transaction, never at the same time.
+	write        func(ctx context.Context, fn func(context.Context, *sql.Tx) error) error
+	hub          *hub
+	installation string
+	shut         func() error
+}
+
+// dialect is what SQLite and PostgreSQL do not say alike.
+type dialect struct {
+	forUpdate string              // ends a SELECT that locks its rows
+	lockTag   string              // locks the tag $1 until the commit; "" where writes are serial
+	hasLabel  string              // condition on labels, %s is the placeholder
+	time      func(time.Time) any // a time as a bound value; zero is NULL
+	busy      func(error) bool    // cannot be written now, may be later
+}
+
+// jobQuery reads whole rows; the rest of the statement follows.
+func (s *sqlStore) jobQuery(rest string) string {
+	return "SELECT " + strings.Join(columnNames(), ", ") + " FROM worker_jobs " + rest
+}
+
+type scanner interface{ Scan(...any) error }
+
+func (s *sqlStore) scanJob(row scanner) (job.Job, error) {
+	var j job.Job
+	cols := columns(&j, s.dialect)
+	dest := make([]any, len(cols))
+	for i := range cols {
+		dest[i] = cols[i].value
+	}
+	err := row.Scan(dest...)
+	return j, err
+}
+
+type queryer interface {
+	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
+	QueryRowContext(context.Context, string, ...any) *sql.Row
+}
+
+func (s *sqlStore) selectJobs(ctx context.Context, q queryer, rest string, args ...any) ([]job.Job, error) {
+	rows, err := q.QueryContext(ctx, s.jobQuery(rest), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	jobs := []job.Job{}
+	for rows.Next() {
+		j, err := s.scanJob(rows)
+		if err != nil {
+			return nil, err
+		}
+		jobs = append(jobs, j)
+	}
+	return jobs, rows.Err()
+}
+
+func (s *sqlStore) Get(ctx context.Context, id int64) (job.Job, error) {
+	return s.get(ctx, s.db, id, "")
+}
+
+func (s *sqlStore) get(ctx context.Context, q queryer, id int64, lock string) (job.Job, error) {
+	j, err := s.scanJob(q.QueryRowContext(ctx, s.jobQuery("WHERE id = $1"+lock), id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return job.Job{}, notFound(id)
+	}
+	if err != nil {
+		return job.Job{}, fmt.Errorf("read job %d: %w", id, err)
+	}
+	return j, nil
+}
+
+func (s *sqlStore) FindRun(ctx context.Context, runID string) (int64, error) {
+	return findRun(ctx, s.db, runID)
+}
+
+func findRun(ctx context.Context, q queryer, runID string) (int64, error) {
+	var id int64
+	err := q.QueryRowContext(ctx, "SELECT id FROM worker_jobs WHERE trigger_run_id = $1", runID).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("run %s: %w", runID, ErrNotFound)
+	}
+	return id, err
+}
+
+// Apply is documented at Store.
+func (s *sqlStore) Apply(ctx context.Context, id int64, ev job.Event) (step job.Step, err error) {
+	err = s.change(ctx, func(ctx context.Context, c *changeset) error {
+		step, err = c.apply(ctx, id, ev)
+		return err
+	})
+	return step, err
+}
+
+// Retry is documented at Store.
+func (s *sqlStore) Retry(ctx context.Context, id int64, ev job.Event, reply ReplyKey) (step job.Step, err error) {
+	err = s.change(ctx, func(ctx context.Context, c *changeset) error {
+		if step, err = c.apply(ctx, id, ev); err != nil {
+			return err
+		}
+		return c.noteJobs(ctx, reply, []int64{step.Follow.ID})
+	})
+	return step, err
+}
+
+// changeset is one unit of writing: what it has changed is told to watchers after
+// the commit.
+type changeset struct {
+	*sqlStore
+	tx      *sql.Tx
+	changed []int64
+}
+
+// change runs fn in a transaction and tells watchers what it changed.
+func (s *sqlStore) change(ctx context.Context, fn func(context.Context, *changeset) error) error {
+	var c *changeset
+	err := s.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		c = &changeset{sqlStore: s, tx: tx}
+		return fn(ctx, c)
+	})
+	if err != nil {
+		return err
+	}
+	s.hub.tell(c.changed)
+	return nil
+}
+
+// commit is write, and its error says whether the same call may work later.
+func (s *sqlStore) commit(ctx context.Context, fn func(context.Context, *sql.Tx) error) error {
+	err := s.write(ctx, fn)
+	if err != nil && s.dialect.busy(err) {
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	return err
+}
+
+// apply carries out one event: read, decide, write. An event that gives the row its
+// run also applies what the inbox kept for that run; the step returned is the one
+// before that.
+func (c *changeset) apply(ctx context.Context, id int64, ev job.Event) (job.Step, error) {
+	ev.At = toMilli(ev.At)
+	was, err := c.get(ctx, c.tx, id, c.dialect.forUpdate)
+	if err != nil {
+		return job.Step{}, err
+	}
+	step, err := job.Next(was, ev)
+	if err != nil {
+		return job.Step{Job: was}, err
+	}
+	if step.Changed {
+		if err := c.update(ctx, step.Job); err != nil {
+			return step, fmt.Errorf("write job %d: %w", id, err)
+		}
+	}
+	if step.Changed && !step.Quiet {
+		if err := c.record(ctx, was, step.Job, ev); err != nil {
+			return step, err
+		}
+	}
+	if err := c.placeFollower(ctx, &step, ev.Source); err != nil {
+		return step, err
+	}
+	if was.RunID == "" && step.Job.RunID != "" {
+		return step, c.applyKept(ctx, step.Job)
+	}
+	return step, nil
+}
+
+// placeFollower inserts the row that follows under its tag's lock. Where the tag
+// has been taken meanwhile and the step gives way to that, nothing follows.
+func (c *changeset) placeFollower(ctx context.Context, step *job.Step, source string) error {
+	if step.Follow == nil {
+		return nil
+	}
+	p, err := c.place(ctx, Order{Job: *step.Follow, OnConflict: step.OnConflict, Source: source})
+	if err != nil {
+		return err
+	}
+	step.Follow = &p.Job
+	if p.Existing {
+		step.Follow = nil
+	}
+	return nil
+}
+
+func (c *changeset) update(ctx context.Context, j job.Job) error {
+	c.changed = append(c.changed, j.ID)
+	var set []string
+	var args []any
+	for _, col := range columns(&j, c.dialect) {
+		if col.fixed {
+			continue
+		}
+		args = append(args, col.value)
+		set = append(set, fmt.Sprintf("%s = $%d", col.name, len(args)))
+	}
+	args = append(args, j.ID)
+	_, err := c.tx.ExecContext(ctx, fmt.Sprintf("UPDATE worker_jobs SET %s WHERE id = $%d",
+		strings.Join(set, ", "), len(args)), args...)
+	return err
+}
+
+func (c *changeset) insert(ctx context.Context, j job.Job, source string) (job.Job, error) {
+	var names, marks []string
+	var args []any
+	for _, col := range columns(&j, c.dialect) {
+		if col.name == "id" {
+			continue
+		}
+		args = append(args, col.value)
+		names = append(names, col.name)
+		marks = append(marks, fmt.Sprintf("$%d", len(args)))
+	}
+	err := c.tx.QueryRowContext(ctx, fmt.Sprintf("INSERT INTO worker_jobs (%s) VALUES (%s) RETURNING id",
+		strings.Join(names, ", "), strings.Join(marks, ", ")), args...).Scan(&j.ID)
+	if err != nil {
+		return j, fmt.Errorf("insert job: %w", err)
+	}
+	c.changed = append(c.changed, j.ID)
+	detail := map[string]any{}
+	if j.RescheduledFrom != 0 {
+		detail["rescheduledFromJob"] = j.RescheduledFrom
+	}
+	return j, c.recordLine(ctx, j.ID, Entry{At: j.Created, Kind: "created", Source: source, To: string(j.State())}, detail)
+}
+
+func (c *changeset) record(ctx context.Context, was, is job.Job, ev job.Event) error {
+	return c.recordLine(ctx, is.ID, Entry{
+		At: ev.At, Kind: string(ev.Kind), Source: ev.Source,
+		From: string(was.State()), To: string(is.State()),
+	}, historyDetail(ev, was, is))
+}
+
+func (c *changeset) recordLine(ctx context.Context, id int64, e Entry, detail map[string]any) error {
+	text, err := json.Marshal(detail)
+	if err != nil {
+		return fmt.Errorf("history of job %d: %w", id, err)
+	}
+	_, err = c.tx.ExecContext(ctx, `
+		INSERT INTO job_events (job_id, at, kind, source, from_state, to_state, detail)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		id, c.dialect.time(e.At), e.Kind, e.Source, nullIfEmpty(e.From), e.To, string(text))
+	if err != nil {
+		return fmt.Errorf("history of job %d: %w", id, err)
+	}
+	return nil
+}
+
+// Schedule is documented at Store.
+func (s *sqlStore) Schedule(ctx context.Context, orders []Order, reply ReplyKey) (placed []Placed, err error) {
+	err = s.change(ctx, func(ctx context.Context, c *changeset) error {
+		placed = make([]Placed, len(orders))
+		var ids []int64
+		for i, order := range orders {
+			placed[i], err = c.place(ctx, order)
+			if err != nil {
+				return err
+			}
+			ids = append(ids, placed[i].Job.ID)
+		}
+		return c.noteJobs(ctx, reply, ids)
+	})
+	return placed, err
+}
+
+func (c *changeset) place(ctx context.Context, o Order) (Placed, error) {
+	if c.dialect.lockTag != "" {
+		if _, err := c.tx.ExecContext(ctx, c.dialect.lockTag, o.Job.Tag); err != nil {
+			return Placed{}, fmt.Errorf("lock tag: %w", err)
+		}
+	}
+	open, err := c.selectJobs(ctx, c.tx, "WHERE tag = $1 AND finished IS NULL ORDER BY id", o.Job.Tag)
+	if err != nil {
+		return Placed{}, fmt.Errorf("read jobs of the tag: %w", err)
+	}
+	cancel, kept, err := job.Resolve(o.OnConflict, open)
+	if err != nil {
+		return Placed{Err: err}, nil
+	}
+	if kept != nil {
+		return Placed{Job: *kept, Existing: true}, nil
+	}
+	var p Placed
+	for _, old := range cancel {
+		step, err := c.apply(ctx, old.ID, job.Event{
+			Kind: job.Cancel, At: o.Job.Created, Source: o.Source, Reason: job.ReplacedReason,
+		})
+		if err != nil {
+			return Placed{}, err
+		}
+		p.Canceled = append(p.Canceled, step.Job)
+	}
+	p.Job, err = c.insert(ctx, o.Job, o.Source)
+	return p, err
+}
+
+// Hear is documented at Store.
+func (s *sqlStore) Hear(ctx context.Context, h Heard) (matched bool, err error) {
+	err = s.change(ctx, func(ctx context.Context, c *changeset) error {
+		matched, err = c.hear(ctx, h)
+		return err
+	})
+	return matched, err
+}
+
+func (c *changeset) hear(ctx context.Context, h Heard) (matched bool, err error) {
+	for _, id := range h.EventIDs {
+		err := c.tx.QueryRowContext(ctx, "SELECT matched FROM inbox WHERE event_id = $1", id).Scan(&matched)
+		if !errors.Is(err, sql.ErrNoRows) {
+			return matched, err
+		}
+	}
+	id := h.JobID
+	if id == 0 {
+		id, err = findRun(ctx, c.tx, h.Event.Run.ID)
+	}
+	var kept any
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if kept, err = keepEvent(h.Event); err != nil {
+			return false, err
+		}
+	case err != nil:
+		return false, err
+	default:
+		matched = true
+		if _, err := c.apply(ctx, id, h.Event); err != nil {
+			return false, err
+		}
+	}
+	for _, eventID := range h.EventIDs {
+		_, err := c.tx.ExecContext(ctx, `
+			INSERT INTO inbox (event_id, run_id, received_at, matched, event) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (event_id) DO NOTHING`,
+			eventID, h.Event.Run.ID, c.dialect.time(h.Event.At), matched, kept)
+		if err != nil {
+			return false, fmt.Errorf("note event: %w", err)
+		}
+		kept = nil // once is enough
+	}
+	return matched, nil
+}
+
+// keptEvent is an event as the inbox holds it. What the run gave back stands beside
+// it as bytes: in JSON an output that is absent would come back as null.
+type keptEvent struct {
+	Event         job.Event
+	Output, Error []byte
+}
+
+func keepEvent(ev job.Event) (string, error) {
+	kept := keptEvent{Event: ev, Output: ev.Run.Output, Error: ev.Run.Error}
+	kept.Event.Run.Output, kept.Event.Run.Error = nil, nil
+	text, err := json.Marshal(kept)
+	if err != nil {
+		return "", fmt.Errorf("keep event: %w", err)
+	}
+	return string(text), nil
+}
+
+func readKept(text string) (job.Event, error) {
+	var kept keptEvent
+	err := json.Unmarshal([]byte(text), &kept)
+	kept.Event.Run.Output, kept.Event.Run.Error = kept.Output, kept.Error
+	return kept.Event, err
+}
+
+// applyKept applies what the inbox kept for a run that has just found its row.
+func (c *changeset) applyKept(ctx context.Context, j job.Job) error {
+	rows, err := c.tx.QueryContext(ctx,
+		"SELECT event FROM inbox WHERE run_id = $1 AND event IS NOT NULL ORDER BY received_at", j.RunID)
+	if err != nil {
+		return fmt.Errorf("read inbox: %w", err)
+	}
+	var kept []job.Event
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			rows.Close()
+			return fmt.Errorf("read inbox: %w", err)
+		}
+		ev, err := readKept(text)
+		if err != nil {
+			rows.Close()
+			return fmt.Errorf("read inbox: %w", err)
+		}
+		kept = append(kept, ev)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return fmt.Errorf("read inbox: %w", err)
+	}
+	for _, ev := range kept {
+		if _, err := c.apply(ctx, j.ID, ev); err != nil {
+			return err
+		}
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	_, err = c.tx.ExecContext(ctx, "UPDATE inbox SET event = NULL WHERE run_id = $1", j.RunID)
+	return err
+}
+
+// History is documented at Store.
+func (s *sqlStore) History(ctx context.Context, id int64) ([]Entry, error) {
+	rows, err := s.db.QueryContext(ctx, `
+		SELECT id, at, kind, source, COALESCE(from_state, ''), to_state, detail
+		FROM job_events WHERE job_id = $1 ORDER BY id`, id)
+	if err != nil {
+		return nil, fmt.Errorf("history of job %d: %w", id, err)
+	}
+	defer rows.Close()
+	entries := []Entry{}
+	for rows.Next() {
+		var e Entry
+		var detail string
+		if err := rows.Scan(&e.ID, s.dialect.timeColumn(&e.At), &e.Kind, &e.Source, &e.From, &e.To, &detail); err != nil {
+			return nil, fmt.Errorf("history of job %d: %w", id, err)
+		}
+		e.Detail = json.RawMessage(detail)
+		entries = append(entries, e)
+	}
+	return entries, rows.Err()
+}
+
+// owes selects the rows that owe a submit or a cancel, in the words of their index.
+const owes = `finished IS NULL AND (cancel_requested = TRUE OR (executor = 'trigger' AND trigger_run_id IS NULL))`
+
+// Owed is documented at Store. A row whose send is under way waits until its lease
+// has run out.
+func (s *sqlStore) Owed(ctx context.Context, at time.Time, limit int) (ids []int64, next time.Time, err error) {
+	rows, err := s.db.QueryContext(ctx, `
+		SELECT id FROM worker_jobs
+		WHERE `+owes+` AND next_try_at <= $1
+		  AND (executor <> 'trigger' OR lease_expires_at IS NULL OR lease_expires_at <= $1)
+		ORDER BY next_try_at, id LIMIT $2`, s.dialect.time(at), limit)
+	if err != nil {
+		return nil, next, fmt.Errorf("read what is owed: %w", err)
+	}
+	ids, err = scanIDs(rows)
+	if err != nil {
+		return nil, next, fmt.Errorf("read what is owed: %w", err)
+	}
+	if len(ids) == limit {
+		return ids, next, nil
+	}
+	err = s.db.QueryRowContext(ctx, `
+		SELECT MIN(at) FROM (
+			SELECT MIN(next_try_at) AS at FROM worker_jobs WHERE `+owes+` AND next_try_at > $1
+			UNION ALL
+			SELECT MIN(lease_expires_at) FROM worker_jobs
+			WHERE `+owes+` AND next_try_at <= $1 AND executor = 'trigger' AND lease_expires_at > $1) AS later`,
+		s.dialect.time(at)).Scan(s.dialect.timeColumn(&next))
+	if err != nil {
+		return nil, next, fmt.Errorf("read when the next is owed: %w", err)
+	}
+	return ids, next, nil
+}
+
+// Unsent is documented at Store.
+func (s *sqlStore) Unsent(ctx context.Context) ([]int64, error) {
+	rows, err := s.db.QueryContext(ctx, `
+		SELECT id FROM worker_jobs
+		WHERE finished IS NULL AND executor = 'trigger' AND trigger_run_id IS NULL
+		ORDER BY id`)
+	if err != nil {
+		return nil, fmt.Errorf("read jobs without a run: %w", err)
+	}
+	ids, err := scanIDs(rows)
+	if err != nil {
+		return nil, fmt.Errorf("read jobs without a run: %w", err)
+	}
+	return ids, nil
+}
+
+// Asked is documented at Store.
+func (s *sqlStore) Asked(ctx context.Context, after int64, limit int, orphans bool) ([]job.Job, error) {
+	open := "finished IS NULL OR (confirmed_at IS NULL AND orphaned_at IS NULL)"
+	if orphans {
+		open = "finished IS NULL OR confirmed_at IS NULL"
+	}
+	rows, err := s.db.QueryContext(ctx, `
+		SELECT id, trigger_run_id, due, created_at, orphaned_at FROM worker_jobs
+		WHERE trigger_run_id IS NOT NULL AND (finished IS NULL OR confirmed_at IS NULL)
+		  AND (`+open+`) AND id > $1
+		ORDER BY id LIMIT $2`, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read unfinished runs: %w", err)
+	}
+	defer rows.Close()
+	var jobs []job.Job
+	for rows.Next() {
+		var j job.Job
+		if err := rows.Scan(&j.ID, &j.RunID, s.dialect.timeColumn(&j.Due), s.dialect.timeColumn(&j.Created),
+			s.dialect.timeColumn(&j.Orphaned)); err != nil {
+			return nil, fmt.Errorf("read unfinished runs: %w", err)
+		}
+		jobs = append(jobs, j)
+	}
+	return jobs, rows.Err()
+}
+
+// Remove is documented at Store.
+func (s *sqlStore) Remove(ctx context.Context, at time.Time, exclude []int64, limit int) (removed int64, err error) {
+	err = s.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		removed, err = s.remove(ctx, tx, at, exclude, limit)
+		if err != nil {
+			return fmt.Errorf("remove old jobs: %w", err)
+		}
+		for _, stmt := range []struct {
+			text   string
+			before time.Time
+		}{
+			{"DELETE FROM inbox WHERE received_at < $1", at.Add(-eventIDLife)},
+			{"UPDATE inbox SET event = NULL WHERE event IS NOT NULL AND received_at < $1", at.Add(-inboxLife)},
+			{"DELETE FROM replies WHERE at < $1", at.Add(-replyLife)},
+		} {
+			if _, err := tx.ExecContext(ctx, stmt.text, s.dialect.time(stmt.before)); err != nil {
+				return fmt.Errorf("forget old events and replies: %w", err)
+			}
+		}
+		return nil
+	})
+	return removed, err
+}
+
+func (s *sqlStore) remove(ctx context.Context, tx *sql.Tx, at time.Time, exclude []int64, limit int) (int64, error) {
+	rows, err := tx.QueryContext(ctx, `
+		SELECT id FROM worker_jobs
+		WHERE finished IS NOT NULL AND persistent = FALSE AND remove_at <= $1
+		ORDER BY remove_at LIMIT $2`, s.dialect.time(at), limit+len(exclude))
+	if err != nil {
+		return 0, err
+	}
+	ids, err := scanIDs(rows)
+	if err != nil {
+		return 0, err
+	}
+	var removed int64
+	for _, id := range ids {
+		if slices.Contains(exclude, id) || removed == int64(limit) {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM job_events WHERE job_id = $1", id); err != nil {
+			return 0, err
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM worker_jobs WHERE id = $1", id); err != nil {
+			return 0, err
+		}
+		removed++
+	}
+	return removed, nil
+}
+
+func scanIDs(rows *sql.Rows) ([]int64, error) {
+	defer rows.Close()
+	var ids []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
+func (s *sqlStore) Watch(id int64) (<-chan struct{}, func()) { return s.hub.watch(id) }
+
+func (s *sqlStore) Installation() string { return s.installation }
+
+func (s *sqlStore) Ping(ctx context.Context) error { return s.db.PingContext(ctx) }
+
+func (s *sqlStore) Close() error { return s.shut() }
+
+func nullIfEmpty(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
