@@ -1,5 +1,6 @@
 // Package triggerdev is a typed client of Trigger.dev's HTTP API: trigger,
-// read, list and cancel runs, fetch their output, and keep schedules.
+// read, list and cancel runs, fetch their output, follow them in realtime, and
+// keep schedules.
 //
 // It decides nothing about what a run means to its caller. It does tell apart,
 // for every failed call, whether the service may have carried it out: see

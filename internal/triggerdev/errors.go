@@ -102,6 +102,8 @@ type Error struct {
 	ResetAt     time.Time // from when to try again, UTC; zero when the reply names no time
 	Method      string
 	Path        string // escaped, without query
+
+	handle string // electric-handle: the shape to follow after a 409
 }
 
 func (e *Error) Error() string {
@@ -190,6 +192,7 @@ func refusal(in call, res *http.Response, key string) *Error {
 		ResetAt: resetAt(res.Header, time.Now()),
 		Method:  in.method,
 		Path:    in.path,
+		handle:  res.Header.Get("Electric-Handle"),
 	}
 	if retry, err := strconv.ParseBool(res.Header.Get("X-Should-Retry")); err == nil {
 		e.ShouldRetry = &retry

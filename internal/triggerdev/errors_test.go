@@ -200,7 +200,6 @@ func TestBadReplies(t *testing.T) {
 		"without status":       answer(http.StatusOK, `{"id":"r"}`),
 		"a date that is none":  answer(http.StatusOK, `{"id":"r","status":"QUEUED","createdAt":"yesterday"}`),
 		"about another run":    answer(http.StatusOK, `{"id":"other","status":"QUEUED"}`),
-		"too long":             answer(http.StatusOK, `{"id":"r","status":"QUEUED"}`+strings.Repeat(" ", maxReply)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			run, err := serve(t, h).Retrieve(t.Context(), "r")
@@ -232,6 +231,23 @@ func TestBadReplies(t *testing.T) {
 	var bad *BadReplyError
 	if err := serve(t, answer(200, `{"id":"other"}`)).Cancel(t.Context(), "r"); !errors.As(err, &bad) {
 		t.Errorf("cancel of another run: got %v, want a BadReplyError", err)
+	}
+}
+
+// endless is a body that never ends.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestAReplyWithoutEndIsABadOne(t *testing.T) {
+	c := clientOf(t, Config{HTTP: &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+		header := http.Header{"Content-Type": {"application/json"}}
+		return &http.Response{StatusCode: http.StatusOK, Header: header, Body: io.NopCloser(endless{})}, nil
+	})}})
+	_, err := c.Retrieve(t.Context(), "r")
+	var bad *BadReplyError
+	if !errors.As(err, &bad) || !errors.Is(err, errTooLong) {
+		t.Errorf("got %v, want a bad reply that is too long", err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // How much of a reply is read, in bytes. The biggest honest reply is a list of
@@ -32,6 +33,16 @@ type call struct {
 	path   string // escaped, starts with a slash, without query
 	query  url.Values
 	body   any // sent as JSON; nil sends no body
+
+	follow bool // a request of the realtime protocol, which may be held open
+}
+
+// deadline is how long a call may take from connect to the last byte.
+func (c *Client) deadline(in call) time.Duration {
+	if in.follow {
+		return pollTimeout
+	}
+	return c.timeout
 }
 
 // checked is a decoded reply that knows what it must hold to be one.
@@ -40,9 +51,22 @@ type checked interface {
 	check() error
 }
 
-// do makes one call and decodes a 2xx reply into out.
+// headed is a decoded reply of which a part stands in the header.
+type headed interface {
+	readHeader(http.Header)
+}
+
+// do makes one call of the API and decodes a 2xx reply into out.
 func (c *Client) do(ctx context.Context, in call, out checked) error {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	err := c.exchange(ctx, in, func(res *http.Response) error { return readReply(res, out) })
+	c.limits.refused(err)
+	return err
+}
+
+// exchange makes one call and lets read have a 2xx reply. An error of read makes
+// it a bad one.
+func (c *Client) exchange(ctx context.Context, in call, read func(*http.Response) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.deadline(in))
 	defer cancel()
 
 	req, err := c.request(ctx, in)
@@ -59,7 +83,7 @@ func (c *Client) do(ctx context.Context, in call, out checked) error {
 	if res.StatusCode/100 != 2 {
 		return refusal(in, res, strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer "))
 	}
-	if err := readReply(res, out); err != nil {
+	if err := read(res); err != nil {
 		return &BadReplyError{Method: in.method, Path: in.path, Status: res.StatusCode, Err: err}
 	}
 	return nil
@@ -88,6 +112,9 @@ func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
 	req.Header.Set("X-Trigger-Api-Version", apiVersion)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if in.follow {
+		req.Header.Set("X-Trigger-Electric-Version", electricVersion)
 	}
 	if c.branch != "" {
 		req.Header.Set("X-Trigger-Branch", c.branch)
@@ -181,7 +208,13 @@ func readReply(res *http.Response, out checked) error {
 	if err != nil {
 		return err
 	}
-	return decode(body, out)
+	if err := decode(body, out); err != nil {
+		return err
+	}
+	if h, ok := out.(headed); ok {
+		h.readHeader(res.Header)
+	}
+	return nil
 }
 
 // decode reads one JSON value, ignoring members it does not know.

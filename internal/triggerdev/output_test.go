@@ -122,6 +122,9 @@ func TestTheSizeOfAStoredOutputIsCapped(t *testing.T) {
 		if !errors.As(err, &large) || large.Size != tc.size || got != nil {
 			t.Errorf("%s: got %d bytes, %v; want a TooLargeError of size %d", name, len(got), err, tc.size)
 		}
+		if OutcomeOf(err) != Refused || !strings.Contains(err.Error(), strconv.Itoa(MaxOutput)) {
+			t.Errorf("%s: got %v (%v), want the limit, and no second try", name, err, OutcomeOf(err))
+		}
 	}
 	c, run := presigned(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(MaxOutput))

@@ -75,7 +75,7 @@ type RunSchedule struct {
 
 // RunEnv is the environment a listed run belongs to.
 type RunEnv struct {
-	ID   string `json:"id"`
+	ID   string `json:"id"`   // internal, equal to Environment of [Triggered]
 	Name string `json:"name"` // dev, stg, prod or preview
 }
 

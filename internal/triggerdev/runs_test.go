@@ -65,6 +65,27 @@ func TestATriggerWithNothingSetSendsNothing(t *testing.T) {
 	}
 }
 
+func TestATriggeredRunNamesItsEnvironment(t *testing.T) {
+	for name, tc := range map[string]struct{ claims, want string }{
+		"the claims of the service": {golden(t, "trigger-response-jwt-claims.json"), "cmekp0x9z000208l5f6g7h8j9"},
+		"no claims":                 {"", ""},
+		"claims without subject":    {`{"pub":true}`, ""},
+		"a subject of another type": {`{"sub":7}`, ""},
+		"claims that are not JSON":  {`{"sub":"env"`, ""},
+	} {
+		c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if tc.claims != "" {
+				w.Header().Set("x-trigger-jwt-claims", strings.ReplaceAll(tc.claims, "\n", ""))
+			}
+			answer(http.StatusOK, golden(t, "trigger-response.json"))(w, r)
+		})
+		got, err := c.Trigger(t.Context(), "t", TriggerRequest{})
+		if err != nil || got.Environment != tc.want || got.ID != "run_cmekq3v7x0001a4l8h2df0001" {
+			t.Errorf("%s: got %+v, %v; want environment %q", name, got, err, tc.want)
+		}
+	}
+}
+
 func TestAZeroTTLAndANullPayloadAreSent(t *testing.T) {
 	c, got := record(t, Config{}, golden(t, "trigger-response.json"))
 	req := TriggerRequest{Payload: json.RawMessage("null"), Options: TriggerOptions{TTL: new(time.Duration(0))}}
@@ -236,8 +257,8 @@ func TestListAsksForWhatTheFilterSays(t *testing.T) {
 		t.Fatalf("got %d runs, next %q, previous %q; want 3 and a next page", len(page.Runs), page.Next, page.Previous)
 	}
 	last := page.Runs[2]
-	if last.TaskKind != "SCHEDULED" || last.Env == nil || last.Env.Name != "prod" {
-		t.Errorf("got %+v, want a scheduled run of prod", last)
+	if last.TaskKind != "SCHEDULED" || last.Env == nil || last.Env.Name != "prod" || last.Env.ID != "cmekp0x9z000208l5f6g7h8j9" {
+		t.Errorf("got %+v, want a scheduled run of prod with its environment id", last)
 	}
 }
 

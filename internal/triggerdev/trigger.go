@@ -38,7 +38,7 @@ type TriggerOptions struct {
 	TTL *time.Duration
 
 	// Tags label the run: at most 10, each of at most 128 characters. A tag that
-	// holds a comma cannot be asked for with [Client.List].
+	// holds a comma cannot be asked for with [Client.List] or [Client.Subscribe].
 	Tags []string
 
 	Metadata map[string]any // at most 256 KiB as JSON
@@ -56,6 +56,10 @@ type TriggerOptions struct {
 type Triggered struct {
 	ID       string `json:"id"`
 	IsCached bool   `json:"isCached"` // the idempotency key was held: ID is an earlier run
+
+	// Environment is the internal id of the environment the run is in, the one
+	// that a listed run has in [RunEnv]. Empty when the reply does not tell.
+	Environment string `json:"-"`
 }
 
 func (t *Triggered) check() error {
@@ -63,6 +67,17 @@ func (t *Triggered) check() error {
 		return errors.New("no id")
 	}
 	return nil
+}
+
+// readHeader takes the environment out of the claims of the public token that
+// comes with a run. A reply without good claims is as good as any.
+func (t *Triggered) readHeader(h http.Header) {
+	var claims struct {
+		Sub string `json:"sub"`
+	}
+	if json.Unmarshal([]byte(h.Get("X-Trigger-Jwt-Claims")), &claims) == nil {
+		t.Environment = claims.Sub
+	}
 }
 
 // Trigger starts a run of a task. A task that does not exist is no error: its
