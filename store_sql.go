@@ -26,15 +26,6 @@ type sqlStore struct {
 	shut         func() error
 }
 
-// dialect is what SQLite and PostgreSQL do not say alike.
-type dialect struct {
-	forUpdate string              // ends a SELECT that locks its rows
-	lockTag   string              // locks the tag $1 until the commit; "" where writes are serial
-	hasLabel  string              // condition on labels, %s is the placeholder
-	time      func(time.Time) any // a time as a bound value; zero is NULL
-	busy      func(error) bool    // cannot be written now, may be later
-}
-
 // jobQuery reads whole rows; the rest of the statement follows.
 func (s *sqlStore) jobQuery(rest string) string {
 	return "SELECT " + strings.Join(columnNames(), ", ") + " FROM worker_jobs " + rest

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"sidejob/internal/job"
+)
+
+// outbox pays what rows owe to Trigger.dev: submits and cancels. The rows are the
+// list; it keeps nothing that a crash could lose. A try that fails is written on the
+// row with the time of the next one.
+type outbox struct {
+	store   Store
+	adapter *adapter // nil when Trigger.dev is switched off
+	log     *slog.Logger
+	owner   string // names this process in leases
+	task    func(job.Job) string
+	// submitted hears of every job that has just got its run.
+	submitted func(job.Job)
+
+	wake  chan struct{}
+	slots chan struct{} // one for each send under way
+	sends sync.WaitGroup
+
+	mu      sync.Mutex
+	busy    map[int64]bool
+	waiting map[string]chan settledSubmit // by idempotency key
+}
+
+// settledSubmit tells a waiting request that its job's submit is settled.
+type settledSubmit struct {
+	job      job.Job
+	refused  string // why Trigger.dev will never take it
+	warnings []string
+}
+
+const (
+	sendsAtOnce = 16
+	owedAtOnce  = 128
+	// lookAgain bounds how long a row that somebody else wrote goes unnoticed.
+	lookAgain = 5 * time.Second
+)
+
+func newOutbox(store Store, a *adapter, owner string, task func(job.Job) string, log *slog.Logger) *outbox {
+	return &outbox{
+		store: store, adapter: a, log: log, owner: owner, task: task, submitted: func(job.Job) {},
+		wake: make(chan struct{}, 1), slots: make(chan struct{}, sendsAtOnce),
+		busy: map[int64]bool{}, waiting: map[string]chan settledSubmit{},
+	}
+}
+
+// nudge makes the outbox look at the rows now.
+func (o *outbox) nudge() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run pays until draining ends, then waits for the sends under way, which stop when
+// ctx does.
+func (o *outbox) run(ctx, draining context.Context) {
+	defer o.sends.Wait()
+	for draining.Err() == nil {
+		next := o.payAll(ctx, draining)
+		timer := time.NewTimer(time.Until(next))
+		select {
+		case <-o.wake:
+		case <-timer.C:
+		case <-draining.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// payAll begins a send for each row that may be tried now and says when to look
+// again.
+func (o *outbox) payAll(ctx, draining context.Context) time.Time {
+	at := now()
+	ids, next, err := o.store.Owed(ctx, at, owedAtOnce)
+	if err != nil {
+		o.log.Error("cannot read what is owed to trigger.dev", "err", err)
+	}
+	for _, id := range ids {
+		if !o.take(id) {
+			continue
+		}
+		select {
+		case o.slots <- struct{}{}:
+		case <-draining.Done():
+			o.release(id)
+			return next
+		}
+		o.sends.Go(func() {
+			moved := o.pay(ctx, id)
+			<-o.slots
+			o.release(id)
+			if moved {
+				o.nudge()
+			}
+		})
+	}
+	if again := at.Add(lookAgain); next.IsZero() || next.After(again) {
+		return again
+	}
+	return next
+}
+
+// take marks a row as being paid; false when it is already.
+func (o *outbox) take(id int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.busy[id] {
+		return false
+	}
+	o.busy[id] = true
+	return true
+}
+
+func (o *outbox) release(id int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.busy, id)
+}
+
+// payNow pays one row whatever its back-off says, unless it is being paid already,
+// and returns the row afterwards.
+func (o *outbox) payNow(ctx context.Context, id int64) (job.Job, error) {
+	if o.take(id) {
+		defer o.release(id)
+		o.pay(ctx, id)
+	}
+	return o.store.Get(ctx, id)
+}
+
+// pay tells whether the row moved.
+func (o *outbox) pay(ctx context.Context, id int64) (moved bool) {
+	j, err := o.store.Get(ctx, id)
+	if err != nil {
+		if !errors.Is(err, ErrNotFound) {
+			o.log.Error("cannot read a job that owes trigger.dev", "job", id, "err", err)
+		}
+		return false
+	}
+	switch {
+	case j.Done():
+	case j.CancelRequested && (j.Executor != job.Trigger || j.State() == job.StateUnsent):
+		// The host wrote the request into its own row; nobody has settled it yet.
+		_, moved = o.apply(ctx, id, job.Event{Kind: job.Cancel, At: now(), Source: "host"})
+	case o.adapter == nil || !j.Owes():
+	case j.RunID == "":
+		moved = o.submit(ctx, j)
+	default:
+		moved = o.cancel(ctx, j)
+	}
+	return moved
+}
+
+// submit holds the row, sends, and writes what came of it.
+func (o *outbox) submit(ctx context.Context, j job.Job) bool {
+	hold := job.Event{
+		Kind: job.Send, At: now(), Source: "submit", Key: "job-" + uuid.NewString(), Task: o.task(j),
+		Lease: job.Lease{Token: uuid.NewString(), Owner: o.owner, For: submitHold},
+	}
+	step, err := o.store.Apply(ctx, j.ID, hold)
+	if errors.Is(err, job.ErrRefused) {
+		o.log.Debug("a submit is not due", "job", j.ID, "err", err)
+		return false
+	}
+	if err != nil {
+		o.log.Error("cannot hold a job for its submit", "job", j.ID, "err", err)
+		return false
+	}
+	j = step.Job
+	sent := o.adapter.submit(ctx, j, !j.SentAt.Equal(hold.At))
+	j, ok := o.apply(ctx, j.ID, sent.event)
+	if ok {
+		o.report(j, sent)
+	}
+	return ok
+}
+
+func (o *outbox) cancel(ctx context.Context, j job.Job) (moved bool) {
+	for _, ev := range o.adapter.cancel(ctx, j) {
+		after, ok := o.apply(ctx, j.ID, ev)
+		moved = moved || ok
+		if ok && ev.Kind == job.Unreached {
+			o.log.Warn("cannot cancel a run, trying again", "job", j.ID, "run", j.RunID, "err", ev.Err, "next", ev.NextTry)
+		}
+		if ok && after.Done() {
+			o.log.Info("cancel settled", "job", j.ID, "run", j.RunID, "status", after.Status())
+		}
+	}
+	return moved
+}
+
+// apply writes an event that has already happened, so it does so even when the
+// request that led to it is over.
+func (o *outbox) apply(ctx context.Context, id int64, ev job.Event) (job.Job, bool) {
+	step, err := o.store.Apply(context.WithoutCancel(ctx), id, ev)
+	if err != nil {
+		o.log.Error("cannot write what trigger.dev answered", "job", id, "event", ev.Kind, "err", err)
+		return step.Job, false
+	}
+	return step.Job, true
+}
+
+// report logs the outcome of a submit and tells whoever waits for it.
+func (o *outbox) report(j job.Job, sent submission) {
+	out := settledSubmit{job: j}
+	switch sent.event.Kind {
+	case job.Unreached:
+		o.log.Warn("cannot submit a job, trying again", "job", j.ID, "tries", j.Tries, "err", sent.event.Err, "next", sent.event.NextTry)
+		if !j.Done() {
+			return
+		}
+	case job.Refused:
+		o.log.Error("trigger.dev refuses a job for good", "job", j.ID, "task", j.TriggerTask, "err", sent.event.Err)
+		out.refused = sent.event.Err
+	case job.Submitted:
+		o.log.Debug("job submitted", "job", j.ID, "run", j.RunID, "task", j.TriggerTask)
+		o.submitted(j)
+	}
+	if sent.cached {
+		o.log.Warn("trigger.dev answered a first submit with a run it already had", "job", j.ID, "run", j.RunID)
+		out.warnings = []string{"triggerRunId: Trigger.dev answered the first submit with a run it already had (isCached)"}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if ch, ok := o.waiting[j.IdempotencyKey]; ok {
+		ch <- out
+		delete(o.waiting, j.IdempotencyKey)
+	}
+}
+
+// await returns a channel that gets the outcome of a submit, once. It goes by the
+// idempotency key, which is known before the row is there, so that the outcome
+// cannot come first. Call stop when done.
+func (o *outbox) await(key string) (<-chan settledSubmit, func()) {
+	ch := make(chan settledSubmit, 1)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.waiting[key] = ch
+	return ch, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.waiting, key)
+	}
+}
