@@ -137,6 +137,8 @@ func (s Spec) check(at time.Time) (wrong Problems) {
 	no(s.Due.Before(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)), "due", "is %s; epoch times are milliseconds, not seconds, and not before the year 2000", s.Due.Format(time.RFC3339))
 	no(s.Due.After(at.Add(MaxDelay)), "due", "is more than 100 years ahead")
 	no(len(s.Metadata) > MaxMetadata, "metadata", "is larger than %d bytes, what Trigger.dev takes", MaxMetadata)
+	no(depth(s.Data) > MaxDepth, "data", "is nested deeper than %d levels", MaxDepth)
+	no(depth(s.Metadata) > MaxDepth, "metadata", "is nested deeper than %d levels", MaxDepth)
 	no(!isObject(s.Metadata), "metadata", "is not a JSON object")
 	no(s.RemoveDelay.Abs() > MaxDelay, "removeDelay", "is more than 100 years, in milliseconds")
 	no(s.RescheduleWait < 0, "autoRescheduleOnFailureDelay", "is negative")

@@ -363,8 +363,11 @@ func canceledResult(reason string) json.RawMessage {
 	return marshal(map[string]any{"canceled": true, "error": reason})
 }
 
-// end closes the job.
+// end closes the job. A result that no database could keep is told by what it is.
 func end(j Job, ev Event, finished time.Time, success bool, result json.RawMessage) Step {
+	if depth(result) > MaxDepth {
+		result = json.RawMessage(`{"tooDeep":true}`)
+	}
 	j.Finished = finished
 	j.Success = &success
 	j.Result = result
