@@ -5,6 +5,11 @@
 //
 // It is written from what the real server does and shares no type with the client
 // that talks to it, so that a mistake in one is not repeated by the other.
+//
+// What it leaves out: batches, bulk actions, child runs, packets for large payloads,
+// declarative schedules, alert webhooks, queue limits and the gathering of debounced
+// triggers. It gives no CORS permissions: a web page must not drive the emulator of
+// whoever reads it. Where the real server is late it is not, unless a fault says so.
 package emulator
 
 import (
@@ -14,6 +19,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -47,6 +53,9 @@ type Config struct {
 	// RateLimit is how many requests an environment may make at once (0: 750,
 	// negative: no limit), RateRefill how many it gets back every 10 s (0: 250).
 	RateLimit, RateRefill int
+	// RealtimeLimit is how many live polls of the realtime feed an environment may
+	// have at once; 0: any number.
+	RealtimeLimit int
 }
 
 // Emulator is the server. Its methods are safe from many goroutines at once.
@@ -70,12 +79,20 @@ type Emulator struct {
 	clock    clock
 	journal  *journal
 	runs     map[string]*run
+	envs     map[string]bool // ids of those that have runs
+	shelves  map[string]*shelf
+	seq      int64           // number of the last change
+	history  []change        // of runs, see touch
 	byKey    map[string]*run // the run that holds an idempotency key, by keySlot
 	byCall   map[string]*run // by request-level key, see callSlot
 	sched    map[string]*schedule
 	working  map[string]context.CancelFunc // commands and url calls under way, by run
 	events   map[string][]event            // not yet posted, by run
-	buckets  map[string]*bucket            // rate limits, by environment
+	buckets  map[string]*bucket            // rate limits, by key
+	doors    map[string]door               // environments whose keys have been seen, by id
+	feeds    map[string]*feed              // of the realtime feed, by handle
+	swept    time.Time                     // when old feeds were last thrown out
+	polls    map[string]int                // live ones under way, by environment
 	faults   []*fault
 	minted   int             // ids made so far
 	strayers map[string]bool // unknown tasks that the log has named
@@ -87,8 +104,9 @@ func New(cfg Config) (*Emulator, error) {
 	e := &Emulator{
 		cfg: cfg, log: cfg.Log, client: cfg.Client, tasks: builtIn(), seal: make([]byte, 32), born: time.Now(),
 		posts: make(chan struct{}, 32), clock: newClock(),
-		runs: map[string]*run{}, byKey: map[string]*run{}, byCall: map[string]*run{},
+		runs: map[string]*run{}, envs: map[string]bool{}, shelves: map[string]*shelf{}, byKey: map[string]*run{}, byCall: map[string]*run{},
 		sched: map[string]*schedule{}, working: map[string]context.CancelFunc{},
+		doors: map[string]door{}, feeds: map[string]*feed{}, polls: map[string]int{},
 		events: map[string][]event{}, buckets: map[string]*bucket{}, strayers: map[string]bool{},
 	}
 	if e.log == nil {
@@ -103,7 +121,10 @@ func New(cfg Config) (*Emulator, error) {
 	}
 	e.mux = e.routeMux()
 	e.ctx, e.stop = context.WithCancel(context.Background())
-	if err := e.load(); err != nil {
+	e.mu.Lock() // against commands and calls that load takes up again
+	err := e.load()
+	e.mu.Unlock()
+	if err != nil {
 		e.stop()
 		return nil, err
 	}
@@ -137,11 +158,13 @@ func (e *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the emulator is closed", http.StatusServiceUnavailable)
 		return
 	}
-	if path := r.URL.EscapedPath(); len(path) > 1 && strings.HasSuffix(path, "/") {
-		to := *r.URL
-		to.Path, to.RawPath = strings.TrimRight(r.URL.Path, "/"), strings.TrimRight(r.URL.RawPath, "/")
-		w.Header().Set("Location", to.RequestURI())
+	if path, cut := strings.CutSuffix(r.URL.EscapedPath(), "/"); cut && path != "" {
+		w.Header().Set("Location", slashes.ReplaceAllString(path, "/")+queryOf(r))
 		w.WriteHeader(http.StatusMovedPermanently)
+		return
+	}
+	if isControl(r) && fromElsewhere(r) {
+		failure(http.StatusForbidden, "the controls are not for web pages").send(w)
 		return
 	}
 	if f := e.strike(r); f != nil {
@@ -149,6 +172,15 @@ func (e *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e.mux.ServeHTTP(w, r)
+}
+
+var slashes = regexp.MustCompile(`/+`)
+
+func queryOf(r *http.Request) string {
+	if r.URL.RawQuery == "" {
+		return ""
+	}
+	return "?" + r.URL.RawQuery
 }
 
 // keepTime rings the clock's alarms until the emulator is closed.

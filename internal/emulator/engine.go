@@ -56,6 +56,7 @@ func (e *Emulator) take(r *run) {
 		e.expire(r)
 	case stepUnversion:
 		r.Status = pendingVersion
+		e.nameStrayer(r.Task, "unknown task waits for a version that has it")
 	}
 	e.changed(r)
 }
@@ -92,7 +93,7 @@ func (e *Emulator) admit(r *run) {
 // enqueue makes the run wait for the worker. Its ttl counts from here, and only
 // until the worker takes it.
 func (e *Emulator) enqueue(r *run) {
-	r.Status = pending
+	r.Status, r.Queued = pending, e.clock.now()
 	task, known := e.task(r.Task)
 	switch {
 	case r.Deployment != "" && r.Env.Kind != dev:
@@ -127,7 +128,7 @@ func (e *Emulator) planQueued(r *run, next step, after time.Duration) {
 func (e *Emulator) dequeue(r *run) {
 	task, known := e.task(r.Task)
 	if !known {
-		e.nameStrayer(r.Task)
+		e.nameStrayer(r.Task, "unknown task completes with its payload as output")
 	}
 	if task.Status == string(pendingVersion) {
 		r.Status = pendingVersion
@@ -288,10 +289,10 @@ func (e *Emulator) task(id string) (task Task, known bool) {
 	return Task{DurationMs: 200, result: (*run).inlinePayload}, false
 }
 
-// nameStrayer tells the operator, once, that a task is not known.
-func (e *Emulator) nameStrayer(task string) {
+// nameStrayer tells the operator, once, that a task is not known and what that means.
+func (e *Emulator) nameStrayer(task, meaning string) {
 	if !e.strayers[task] {
 		e.strayers[task] = true
-		e.log.Info("unknown task completes with its payload as output", "task", task)
+		e.log.Info(meaning, "task", task)
 	}
 }

@@ -15,6 +15,9 @@ const (
 	preview = "preview"
 )
 
+// developer is whose every dev environment is.
+const developer = "Developer"
+
 // env is one environment: all that one key sees. Its id follows from the key, so
 // that no key needs to be kept.
 type env struct {
@@ -67,13 +70,19 @@ func (s spelling) refuse(token string) *reply {
 		return failure(http.StatusUnauthorized, "Invalid or missing API Key")
 	case token == "":
 		return failure(http.StatusUnauthorized, missingModern)
-	case strings.Count(token, ".") == 2:
+	case isToken(token):
 		return failure(http.StatusUnauthorized, "Public Access Token is invalid")
 	}
 	return failure(http.StatusUnauthorized, "Invalid API key")
 }
 
+// extraKey is the shape of an environment's further keys. The older routes take only
+// the first one.
+var extraKey = regexp.MustCompile(`^tr_(dev|stg|prod|preview)_sk_[0-9A-Za-z]{24}$`)
+
 var keyShape = regexp.MustCompile(`^tr_(dev|stg|prod|preview)_[0-9A-Za-z_-]+$`)
+
+var refPrefix = regexp.MustCompile(`^refs/(heads|remotes|tags|pull|merge|release)/`)
 
 // bearer reads the key from the header; the prefix may be missing.
 func bearer(r *http.Request) string {
@@ -88,10 +97,10 @@ func bearer(r *http.Request) string {
 func environment(r *http.Request, s spelling) (env, *reply) {
 	token := bearer(r)
 	found := keyShape.FindStringSubmatch(token)
-	if found == nil {
+	if found == nil || s != spellModern && extraKey.MatchString(token) {
 		return env{}, s.refuse(token)
 	}
-	kind, branch := found[1], strings.TrimPrefix(r.Header.Get("x-trigger-branch"), "refs/heads/")
+	kind, branch := found[1], refPrefix.ReplaceAllString(r.Header.Get("x-trigger-branch"), "")
 	switch {
 	case kind == preview && branch == "":
 		return env{}, failure(http.StatusUnauthorized, "x-trigger-branch header required for preview env")

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,8 +15,7 @@ import (
 	"time"
 )
 
-// fault is something that goes wrong with requests, on demand. Of several that fit
-// a request the first that is in force strikes.
+// fault is something that goes wrong with requests, on demand; see putFaults.
 type fault struct {
 	Match struct {
 		Method string `json:"method,omitempty"` // empty: any
@@ -23,7 +23,7 @@ type fault struct {
 	} `json:"match"`
 	Kind        string   `json:"kind"`
 	Status      int      `json:"status,omitempty"`
-	DelayMs     int64    `json:"delayMs,omitempty"` // delay; for status 429: until the reset
+	DelayMs     int64    `json:"delayMs,omitempty"`
 	Location    string   `json:"location,omitempty"`
 	Times       int      `json:"times,omitempty"`       // 0: for ever
 	Probability *float64 `json:"probability,omitempty"` // absent: 1
@@ -33,29 +33,29 @@ type fault struct {
 	Hits int `json:"hits"` // of them, those that it struck
 }
 
-// The kinds of fault.
+// The kinds of fault. putFaults says what they do.
 const (
-	dropReply = "dropReply" // done, but the connection closes without an answer
-	slow      = "delay"     // done after a while
-	badStatus = "status"    // an error of the server, nothing is done
-	hang      = "hang"      // nothing until the client goes away
-	reset     = "reset"     // the connection closes, nothing is done
-	garbage   = "garbage"   // nothing is done, 200 with something but JSON
-	truncate  = "truncate"  // done, but the answer breaks off halfway
-	redirect  = "redirect"  // nothing is done, 302 to another host
-	notFound  = "notFound"  // nothing is done, 404 as of the route
-	emptyList = "emptyList" // nothing is done, a list without rows
+	dropReply = "dropReply"
+	slow      = "delay"
+	badStatus = "status"
+	hang      = "hang"
+	reset     = "reset"
+	garbage   = "garbage"
+	truncate  = "truncate"
+	redirect  = "redirect"
+	notFound  = "notFound"
+	emptyList = "emptyList"
+	staleList = "staleList"
 )
 
 func (f *fault) check() error {
-	kinds := []string{dropReply, slow, badStatus, hang, reset, garbage, truncate, redirect, notFound, emptyList}
-	statuses := []int{500, 502, 503, 429, 401, 403, 408}
+	kinds := []string{dropReply, slow, badStatus, hang, reset, garbage, truncate, redirect, notFound, emptyList, staleList}
 	switch {
 	case !slices.Contains(kinds, f.Kind):
 		return fmt.Errorf("kind %q: want one of %s", f.Kind, strings.Join(kinds, " "))
-	case f.Kind == badStatus && !slices.Contains(statuses, f.Status):
-		return fmt.Errorf("status %d: want one of %v", f.Status, statuses)
-	case f.Kind == slow && f.DelayMs <= 0:
+	case f.Kind == badStatus && (f.Status < 400 || f.Status > 599):
+		return fmt.Errorf("status %d: want 400 to 599", f.Status)
+	case (f.Kind == slow || f.Kind == staleList) && f.DelayMs <= 0:
 		return errors.New("delayMs: want a positive number")
 	case f.DelayMs < 0 || f.Times < 0 || f.After < 0:
 		return errors.New("delayMs, times and after must not be negative")
@@ -81,7 +81,7 @@ func (f *fault) strikes(r *http.Request) bool {
 
 // strike picks the fault for a request. The controls themselves are never hit.
 func (e *Emulator) strike(r *http.Request) *fault {
-	if strings.HasPrefix(r.URL.Path, "/emulator/") && !strings.HasPrefix(r.URL.Path, packetPath) {
+	if isControl(r) {
 		return nil
 	}
 	e.mu.Lock()
@@ -113,6 +113,8 @@ func (e *Emulator) spoil(w http.ResponseWriter, r *http.Request, f *fault) {
 		if e.pause(r, time.Duration(f.DelayMs)*time.Millisecond) {
 			e.mux.ServeHTTP(w, r)
 		}
+	case staleList:
+		e.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), lagKey{}, f.DelayMs)))
 	case truncate:
 		t := newTape()
 		e.mux.ServeHTTP(t, r)
@@ -121,6 +123,14 @@ func (e *Emulator) spoil(w http.ResponseWriter, r *http.Request, f *fault) {
 	default:
 		f.reply(r).send(w)
 	}
+}
+
+// lagKey is where a request carries how far, in milliseconds, the list lags for it.
+type lagKey struct{}
+
+func lagOf(r *http.Request) instant {
+	ms, _ := r.Context().Value(lagKey{}).(int64)
+	return instant(ms)
 }
 
 // pause waits for as long as somebody waits for the answer.
@@ -152,7 +162,7 @@ func (f *fault) reply(r *http.Request) *reply {
 	case emptyList:
 		return emptyPage(r)
 	}
-	return f.statusReply()
+	return f.statusReply(strings.HasPrefix(r.URL.Path, realtimePath))
 }
 
 // missing is the 404 of the request's route.
@@ -161,6 +171,8 @@ func missing(r *http.Request) *reply {
 	switch {
 	case strings.HasPrefix(path, "/api/v3/runs/"):
 		return notFoundRun()
+	case strings.HasPrefix(path, realtimePath):
+		return notFoundFeed()
 	case strings.HasPrefix(path, "/api/v1/schedules"):
 		return noSchedule()
 	case strings.HasSuffix(path, "/cancel"), strings.HasSuffix(path, "/replay"):
@@ -181,7 +193,13 @@ func emptyPage(r *http.Request) *reply {
 	return success(object("data", []string{}, "pagination", pagination))
 }
 
-func (f *fault) statusReply() *reply {
+func (f *fault) statusReply(realtime bool) *reply {
+	switch {
+	case realtime && f.Status == http.StatusTooManyRequests:
+		return tooManyPolls()
+	case realtime && f.Status == http.StatusConflict:
+		return mustRefetch()
+	}
 	switch f.Status {
 	case http.StatusTooManyRequests:
 		now := time.Now()
@@ -215,7 +233,32 @@ func (e *Emulator) faultsShown() *reply {
 	return success(object("faults", shown))
 }
 
-// putFaults replaces the list. It takes the array bare or as the member faults.
+// putFaults is PUT /emulator/faults: it replaces the list of faults, an array, bare
+// or as the member faults. Each fault is
+//
+//	{"match":{"method":"POST","path":"/api/v1/tasks/"},"kind":KIND,
+//	 "times":n,"after":n,"probability":0..1,"status":n,"delayMs":n,"location":URL}
+//
+// of which only kind is needed. match: the method (else any) and how the path begins
+// (else any); the controls themselves are never hit. after: so many requests that
+// fit pass first. times: then so many are hit (else all). probability: each of them
+// only by chance. Of several faults that fit, the first in force strikes. The kinds:
+//
+//	dropReply  the work is done, but the connection closes without an answer
+//	delay      the work is done after delayMs
+//	status     nothing is done; an error of that status, 400 to 599. 429 has the
+//	           limiter's body and headers, its reset in delayMs; on /realtime/ it is
+//	           too many polls, and 409 there is must-refetch
+//	hang       nothing until the client goes away
+//	reset      nothing is done; the connection closes
+//	garbage    nothing is done; 200 with something but JSON
+//	truncate   the work is done, but the answer breaks off halfway
+//	redirect   nothing is done; 302 to location, else to another host
+//	notFound   nothing is done; the route's own 404, also on /realtime/
+//	emptyList  nothing is done; a list of runs or schedules without rows
+//	staleList  the list of runs, without those that are younger than delayMs
+//
+// GET /emulator/faults shows the list and how often each fault was seen and hit.
 func (e *Emulator) putFaults(c *call) *reply {
 	raw := bytes.TrimSpace(c.body)
 	if kindOf(raw) == "object" {

@@ -66,7 +66,7 @@ func TestAnswersCanBeSpoiled(t *testing.T) {
 		t.Errorf("redirect: %d %v", got.status, got.header)
 	}
 	one(`{"kind":"notFound"}`).is(404, `{"error":"Not found"}`)
-	for _, status := range []int{500, 502, 503, 429, 401, 403, 408} {
+	for _, status := range []int{500, 502, 503, 504, 429, 401, 403, 408, 404, 409, 422} {
 		if got := one(string(object("kind", "status", "status", status))); got.status != status {
 			t.Errorf("status: got %d, want %d", got.status, status)
 		}
@@ -137,7 +137,7 @@ func TestBadFaultsAreRefused(t *testing.T) {
 	_, a := start(t, Config{})
 	a.spoil(`[{"kind":"reset","match":{"path":"/nowhere"}}]`)
 	for _, bad := range []string{``, `1`, `[1]`, `[null]`, `[{"kind":"explode"}]`, `[{"kind":"status"}]`, `[{"kind":"status","status":200}]`,
-		`[{"kind":"delay"}]`, `[{"kind":"hang","often":1}]`, `[{"kind":"hang","probability":2}]`, `[{"kind":"hang","times":-1}]`, `[] x`} {
+		`[{"kind":"delay"}]`, `[{"kind":"staleList"}]`, `[{"kind":"status","status":600}]`, `[{"kind":"hang","often":1}]`, `[{"kind":"hang","probability":2}]`, `[{"kind":"hang","times":-1}]`, `[] x`} {
 		if got := a.do("PUT", "/emulator/faults", bad); got.status != 400 || got.text("error") == "" {
 			t.Errorf("%s: got %d %s", bad, got.status, got.raw)
 		}
@@ -145,4 +145,42 @@ func TestBadFaultsAreRefused(t *testing.T) {
 	if n := len(a.get("/emulator/faults").object()["faults"].([]any)); n != 1 {
 		t.Errorf("a refused list has replaced the old one: %d", n)
 	}
+}
+
+func TestAStaleListLacksYoungRuns(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, e *Emulator, a *api) {
+		a.spoil(`[{"match":{"path":"/api/v1/runs"},"kind":"staleList","delayMs":5000}]`)
+		old := a.trigger("x", `{"options":{"tags":["t"]}}`)
+		after(4 * time.Second)
+		young := a.trigger("x", `{"options":{"tags":["t"]}}`)
+		if got := ids(a.get("/api/v1/runs?filter[tag]=t")); len(got) != 0 {
+			t.Errorf("after 4 s: %v, want none", got)
+		}
+		after(time.Second)
+		if got := ids(a.get("/api/v1/runs")); len(got) != 1 || got[0] != old {
+			t.Errorf("after 5 s: %v, want %s", got, old)
+		}
+		a.run(young) // retrieve does not lag
+		a.spoil(`[]`)
+		if got := ids(a.get("/api/v1/runs")); len(got) != 2 {
+			t.Errorf("without the fault: %v, want both", got)
+		}
+	})
+}
+
+func TestTheRealtimeFeedCanBeSpoiled(t *testing.T) {
+	_, a := start(t, Config{})
+	one := func(fault string) answer {
+		a.spoil(`[{"match":{"path":"/realtime/"},` + fault + `}]`)
+		a.get("/api/v1/runs").ok()
+		return a.get("/realtime/v1/runs?offset=-1")
+	}
+	got := one(`"kind":"notFound"`)
+	got.is(404, `{"error":"Not found"}`)
+	if got.header.Get("x-should-retry") != "false" {
+		t.Errorf("headers %v", got.header)
+	}
+	one(`"kind":"status","status":429`).is(429, `{"error":"Too many concurrent requests"}`)
+	one(`"kind":"status","status":409`).is(409, `[{"headers":{"control":"must-refetch"}}]`)
+	one(`"kind":"status","status":500`).is(500, `{"error":"Internal Server Error"}`)
 }

@@ -1,7 +1,10 @@
 package emulator
 
 import (
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -80,10 +83,19 @@ func TestWrongMethodsAndSlashesAnswerAsTheServerDoes(t *testing.T) {
 	a.do("PUT", "/api/v1/runs/x/reschedule", "").is(200, mute)
 	a.do("GET", "/api/v1/tasks/x/trigger", "").is(405, "")
 	a.do("POST", "/api/v3/runs/x", "").is(405, "")
+	strict := a.do("POST", "/api/v1/runs/x/metadata", "{}")
+	strict.is(405, `{"error":"Method not allowed"}`)
+	if allow := strict.header.Get("Allow"); allow != "PUT" {
+		t.Errorf("Allow is %q, want PUT", allow)
+	}
 	a.do("PUT", "/api/v1/tasks/x/trigger", "{}").ok() // any verb but GET triggers
 	got := a.do("POST", "/api/v1/tasks/x/trigger/?a=1", "{}")
 	if got.status != 301 || got.header.Get("Location") != "/api/v1/tasks/x/trigger?a=1" {
 		t.Errorf("got %d to %s", got.status, got.header.Get("Location"))
+	}
+	got = a.get("/api/v1//runs/x%2Fy//")
+	if got.status != 301 || got.header.Get("Location") != "/api/v1/runs/x%2Fy/" {
+		t.Errorf("got %d to %s, want one slash less and no double ones", got.status, got.header.Get("Location"))
 	}
 	if got := a.get("/api/v9/nothing"); got.status != 404 {
 		t.Errorf("an unknown path gets %d", got.status)
@@ -143,5 +155,64 @@ func TestAClosedEmulatorAnswers503(t *testing.T) {
 	}
 	if got := a.get("/healthcheck"); got.status != 503 {
 		t.Errorf("got %d, want 503", got.status)
+	}
+}
+
+func TestWebPagesGetNoPermission(t *testing.T) {
+	e, _ := start(t, Config{})
+	page := clientOf(t, e, "").with("Origin", "https://elsewhere.example")
+	for _, path := range []string{"/api/v1/tasks/x/trigger", "/api/v1/schedules", "/realtime/v1/runs"} {
+		got := page.do("OPTIONS", path, "")
+		if got.status != 204 || got.header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s: got %d %v, want 204 and no permission", path, got.status, got.header)
+		}
+	}
+	page.do("POST", "/emulator/advance", `{"ms":1}`).is(403, `{"error":"the controls are not for web pages"}`)
+	clientOf(t, e, "").with("Sec-Fetch-Site", "cross-site").get("/emulator/runs").is(403, `{"error":"the controls are not for web pages"}`)
+	clientOf(t, e, "").with("Origin", "http://emulator.test").get("/emulator/runs").ok()
+}
+
+func TestAFurtherKeyOpensTheNewerRoutesOnly(t *testing.T) {
+	e, _ := start(t, Config{})
+	further := clientOf(t, e, "tr_prod_sk_0123456789abcdefABCDEF01")
+	id := further.trigger("x", `{}`)
+	further.run(id)
+	further.get("/api/v1/schedules").is(401, `{"error":"Invalid or Missing API Key"}`)
+	further.get("/api/v1/runs/"+id+"/metadata").is(401, `{"error":"Invalid or Missing API Key"}`)
+	further.do("POST", "/api/v1/runs/"+id+"/reschedule", `{"delay":"1h"}`).is(401, `{"error":"Invalid or missing API Key"}`)
+}
+
+func TestABranchIsNamedWithOrWithoutItsPrefix(t *testing.T) {
+	e, _ := start(t, Config{})
+	plain := clientOf(t, e, "tr_preview_x").with("x-trigger-branch", "b")
+	id := plain.trigger("x", `{}`)
+	for _, branch := range []string{"refs/heads/b", "refs/tags/b", "refs/pull/b"} {
+		clientOf(t, e, "tr_preview_x").with("x-trigger-branch", branch).run(id)
+	}
+	if got := clientOf(t, e, "tr_preview_x").with("x-trigger-branch", "c").get("/api/v3/runs/" + id); got.status != 404 {
+		t.Errorf("another branch gets %d, want 404", got.status)
+	}
+}
+
+func TestAnEmptyBodyMustSayThatItIsEmpty(t *testing.T) {
+	e, _ := start(t, Config{})
+	server := httptest.NewServer(e)
+	defer server.Close()
+	for length, want := range map[string]string{"": "HTTP/1.1 413", "Content-Length: 0\r\n": "HTTP/1.1 400"} {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.WriteString(conn, "POST /api/v1/tasks/x/trigger HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tr_dev_x\r\nConnection: close\r\n"+length+"\r\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(got), want) {
+			t.Errorf("with %q: got %.40q, %v, want %s", length, got, err, want)
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package emulator
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,7 +80,11 @@ func (e *Emulator) load() error {
 	e.minted = len(e.runs) + len(e.sched)
 	for _, r := range e.inOrder() {
 		e.index(r)
-		e.resume(r)
+		e.remember(r)
+	}
+	slices.SortFunc(e.history, func(a, b change) int { return cmp.Compare(a.seq, b.seq) })
+	for _, c := range e.history {
+		e.resume(c.run)
 	}
 	for _, s := range e.sched {
 		e.arm(s, e.clock.now())
@@ -131,7 +136,7 @@ func (e *Emulator) restore(line []byte) error {
 
 // inOrder lists runs as they came, so that of two that had one key the later has it.
 func (e *Emulator) inOrder() []*run {
-	return slices.SortedFunc(maps.Values(e.runs), func(a, b *run) int { return cursorOf(b).compare(cursorOf(a)) })
+	return slices.SortedFunc(maps.Values(e.runs), compareAge)
 }
 
 // compact writes what counts beside the file and then puts it in its place, so that

@@ -3,6 +3,7 @@ package emulator
 import (
 	"bytes"
 	"encoding/json"
+	"unicode/utf8"
 )
 
 // compactJSON encodes a value without escaping HTML, as JavaScript would. It is for
@@ -37,3 +38,24 @@ func falsy(raw []byte) bool {
 
 // quoted makes a JSON string of stored text.
 func quoted(s string) json.RawMessage { return compactJSON(s) }
+
+// unquoted is the text that a JSON string holds; nil if it is none.
+func unquoted(raw json.RawMessage) []byte {
+	var text string
+	if kindOf(raw) != "string" || json.Unmarshal(raw, &text) != nil {
+		return nil
+	}
+	return []byte(text)
+}
+
+// appendText appends a JSON string.
+func appendText(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			return append(b, quoted(s)...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}

@@ -1,14 +1,12 @@
 package emulator
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
-	"net/http"
-	"net/url"
+	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -53,11 +51,11 @@ type runItem struct {
 func (e *Emulator) item(r *run, version string) runItem {
 	word, set := r.Status.show(version)
 	i := runItem{
-		ID: r.ID, Status: word, TaskIdentifier: r.Task, IdempotencyKey: r.Key, Version: r.Version,
+		ID: r.ID, Status: word, TaskIdentifier: r.Task, IdempotencyKey: r.heldKey(), Version: r.Version,
 		CreatedAt: r.Created.iso(), UpdatedAt: r.Updated.iso(), StartedAt: r.Started.iso(),
 		FinishedAt: r.Finished.iso(), DelayedUntil: r.delayedUntil(), IsTest: r.Test, TTL: r.TTL,
 		ExpiredAt: r.Expired.iso(), Env: envShown(r.Env), Tags: r.tagList(), Cost: r.cost(),
-		BaseCost: r.baseCost(), DurationMs: r.UsedMs, Metadata: r.Metadata, Kind: "STANDARD",
+		BaseCost: r.baseCost(), DurationMs: r.UsedMs, Metadata: listedMetadata(r.Metadata), Kind: "STANDARD",
 		Region: r.regionShown(), flags: set,
 	}
 	if r.Status.final() && r.Finished == 0 {
@@ -69,7 +67,26 @@ func (e *Emulator) item(r *run, version string) runItem {
 	return i
 }
 
-func envShown(v env) json.RawMessage { return object("id", v.ID, "name", v.Kind) }
+// listedMetadata hides the members that the platform keeps for itself.
+func listedMetadata(metadata json.RawMessage) json.RawMessage {
+	if !bytes.Contains(metadata, []byte(`"$$streams`)) {
+		return metadata
+	}
+	var members map[string]json.RawMessage
+	if json.Unmarshal(metadata, &members) != nil {
+		return metadata
+	}
+	maps.DeleteFunc(members, func(name string, _ json.RawMessage) bool { return strings.HasPrefix(name, "$$streams") })
+	return compactJSON(members)
+}
+
+func envShown(v env) json.RawMessage {
+	var user json.RawMessage
+	if v.Kind == dev {
+		user = quoted(developer)
+	}
+	return object("id", v.ID, "name", v.Kind, "user", user)
+}
 
 // cursor is a place in the list, newest first.
 type cursor struct {
@@ -81,42 +98,25 @@ func cursorOf(r *run) cursor { return cursor{r.Created, r.internal()} }
 
 func (c cursor) text() string { return base64.RawURLEncoding.EncodeToString(compactJSON(c)) }
 
-// compare puts newer places first.
-func (c cursor) compare(other cursor) int {
-	return cmp.Or(cmp.Compare(other.Created, c.Created), cmp.Compare(other.Row, c.Row))
-}
-
-// query is a list request that has been read.
-type query struct {
-	size          int
-	after, before *cursor
-	statuses      []status
-	tasks, tags   []string
-	versions      []string
-	regions       []string
-	queues        []string
-	machines      []string
-	nothing       bool // asks for a batch, bulk action or error group: there are none
-	schedule      string
-	test          string
-	from, to      instant
+// in finds the place among runs, oldest first: behind all that are older.
+func (c cursor) in(runs []*run) (at int, found bool) {
+	return slices.BinarySearchFunc(runs, c, func(r *run, c cursor) int {
+		return cmp.Or(cmp.Compare(r.Created, c.Created), cmp.Compare(r.internal(), c.Row))
+	})
 }
 
 func (e *Emulator) list(c *call) *reply {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	q, issues := readQuery(c.r.URL.Query(), e.clock.now())
+	q, issues := e.readQuery(c.r.URL.Query())
 	if len(issues) > 0 {
 		return issueList("Query Error", "details", issues)
 	}
-	var rows []*run
-	for _, r := range e.runs {
-		if r.Env.ID == c.env.ID && q.takes(r) {
-			rows = append(rows, r)
-		}
+	if refused := c.denied("read", q.things()...); refused != nil {
+		return refused
 	}
-	slices.SortFunc(rows, func(a, b *run) int { return cursorOf(a).compare(cursorOf(b)) })
-	rows, more := q.page(rows)
+	q.to = min(q.to, e.clock.now()-lagOf(c.r))
+	rows, more := e.page(c.env.ID, q)
 	items := make([]runItem, len(rows))
 	for n, r := range rows {
 		items[n] = e.item(r, c.version())
@@ -124,26 +124,73 @@ func (e *Emulator) list(c *call) *reply {
 	return success(object("data", items, "pagination", q.pagination(rows, more)))
 }
 
-// page cuts the asked page out of all rows, and tells whether the list goes on in
-// the direction of reading.
-func (q query) page(rows []*run) ([]*run, bool) {
-	if q.before != nil {
-		end, _ := slices.BinarySearchFunc(rows, *q.before, func(r *run, c cursor) int { return cursorOf(r).compare(c) })
-		start := max(0, end-q.size)
-		return rows[start:end], start > 0
+// page walks from the cursor until the page is full, and tells whether the list
+// goes on in the direction of reading. What no shelf is kept for is looked at run by
+// run.
+func (e *Emulator) page(envID string, q *query) (rows []*run, more bool) {
+	if q.nothing {
+		return nil, false
 	}
-	if q.after != nil {
-		start, found := slices.BinarySearchFunc(rows, *q.after, func(r *run, c cursor) int { return cursorOf(r).compare(c) })
-		if found {
-			start++
+	w := q.walk(e.pick(envID, q))
+	for r := w.next(); r != nil; r = w.next() {
+		if !q.takes(r) {
+			continue
 		}
-		rows = rows[start:]
+		if more = len(rows) == q.size; more {
+			break
+		}
+		rows = append(rows, r)
 	}
-	return rows[:min(q.size, len(rows))], len(rows) > q.size
+	if w.upward {
+		slices.Reverse(rows)
+	}
+	return rows, more
+}
+
+// pick chooses the shelves, each oldest first, that have all that the query can
+// take and the fewest others.
+func (e *Emulator) pick(envID string, q *query) [][]*run {
+	best, fewest := [][]*run{e.peek(envID, everyRun, "")}, len(e.peek(envID, everyRun, ""))
+	narrow := func(kind string, values []string) {
+		var shelves [][]*run
+		total := 0
+		for _, value := range values {
+			runs := e.peek(envID, kind, value)
+			shelves, total = append(shelves, runs), total+len(runs)
+		}
+		if len(values) > 0 && total < fewest {
+			best, fewest = shelves, total
+		}
+	}
+	narrow(byTag, q.tags)
+	narrow(byTask, q.tasks)
+	narrow(bySchedule, q.schedule)
+	return best
+}
+
+// walk leaves out of the shelves what is beyond the times and the cursor.
+func (q *query) walk(shelves [][]*run) *walk {
+	w := &walk{upward: q.before != nil}
+	for _, runs := range shelves {
+		runs = span(runs, q.from, q.to)
+		switch {
+		case q.before != nil:
+			at, found := q.before.in(runs)
+			if found {
+				at++
+			}
+			runs = runs[at:]
+		case q.after != nil:
+			at, _ := q.after.in(runs)
+			runs = runs[:at]
+		}
+		w.left = append(w.left, runs)
+	}
+	return w
 }
 
 // pagination names the neighbouring pages; previous only when a cursor was sent.
-func (q query) pagination(rows []*run, more bool) json.RawMessage {
+func (q *query) pagination(rows []*run, more bool) json.RawMessage {
 	var next, previous json.RawMessage
 	switch {
 	case len(rows) == 0 && q.before != nil:
@@ -165,178 +212,4 @@ func (q query) pagination(rows []*run, more bool) json.RawMessage {
 		}
 	}
 	return object("next", next, "previous", previous)
-}
-
-func (q query) takes(r *run) bool {
-	among := func(words []string, word string) bool { return len(words) == 0 || slices.Contains(words, word) }
-	queue := cmp.Or(r.Queue, "task/"+r.Task)
-	return (len(q.statuses) == 0 || slices.Contains(q.statuses, r.Status)) &&
-		among(q.tasks, r.Task) && among(q.versions, r.Version) && among(q.regions, r.regionShown()) &&
-		!q.nothing && among(q.queues, queue) && among(q.machines, cmp.Or(r.Machine, "small-1x")) &&
-		(len(q.tags) == 0 || slices.ContainsFunc(q.tags, r.hasTag)) &&
-		(q.schedule == "" || q.schedule == r.Schedule) &&
-		(q.test == "" || (q.test == "true") == r.Test) &&
-		r.Created >= q.from && r.Created <= q.to
-}
-
-func readQuery(v url.Values, now instant) (query, []issue) {
-	q := query{size: pageDefault, to: now, from: beforeAllTime, schedule: v.Get("filter[schedule]"),
-		tasks: commaList(v.Get("filter[taskIdentifier]")), tags: commaList(v.Get("filter[tag]")),
-		versions: commaList(v.Get("filter[version]")), regions: commaList(v.Get("filter[region]")),
-		queues: commaList(v.Get("filter[queue]")), machines: commaList(v.Get("filter[machine]")),
-		nothing: v.Get("filter[batch]")+v.Get("filter[bulkAction]")+v.Get("filter[error]") != ""}
-	var issues []issue
-	wrong := func(name, code, message string) {
-		issues = append(issues, issue{Code: code, Message: message, Path: []any{name}})
-	}
-	if s := v.Get("page[size]"); s != "" {
-		n, err := strconv.Atoi(s)
-		switch {
-		case err != nil:
-			wrong("page[size]", "invalid_type", "Expected number, received nan")
-		case n < 1:
-			wrong("page[size]", "too_small", "Number must be greater than or equal to 1")
-		case n > pageAtMost:
-			wrong("page[size]", "too_big", "Number must be less than or equal to 100")
-		}
-		q.size = n
-	}
-	q.after, q.before = readCursor(v.Get("page[after]")), readCursor(v.Get("page[before]"))
-	if bad := q.readStatuses(v.Get("filter[status]")); bad != "" {
-		wrong("filter[status]", "custom", "Invalid status values: "+bad)
-	}
-	if q.test = v.Get("filter[isTest]"); q.test != "" && q.test != "true" && q.test != "false" {
-		wrong("filter[isTest]", "custom", "Invalid isTest value: "+q.test)
-	}
-	for _, machine := range q.machines {
-		if !slices.Contains(machines(), machine) {
-			wrong("filter[machine]", "custom", "Invalid machine values: "+machine)
-		}
-	}
-	for _, name := range q.readTimes(v, now) {
-		wrong(name, "invalid_date", "Invalid date")
-	}
-	return q, issues
-}
-
-func (q *query) readStatuses(list string) (bad string) {
-	var unknown []string
-	for _, word := range commaList(list) {
-		found := namedStatuses(word)
-		if found == nil {
-			unknown = append(unknown, word)
-		}
-		q.statuses = append(q.statuses, found...)
-	}
-	return strings.Join(unknown, ", ")
-}
-
-// readTimes sets the bounds of createdAt: a period beats from and to, and without
-// any of them the list looks back seven days. It names the parameters it cannot read.
-func (q *query) readTimes(v url.Values, now instant) (bad []string) {
-	const from, to, period = "filter[createdAt][from]", "filter[createdAt][to]", "filter[createdAt][period]"
-	if p := v.Get(period); p != "" {
-		if d, ok := parseDuration(p); ok {
-			q.from = now - instant(d.Milliseconds())
-		}
-		return nil
-	}
-	if v.Get(from) == "" && v.Get(to) == "" {
-		q.from = now - instant(lookBack.Milliseconds())
-		return nil
-	}
-	if s := v.Get(from); s != "" {
-		at, ok := readMoment(s)
-		if !ok {
-			bad = append(bad, from)
-		}
-		q.from = at
-	}
-	if s := v.Get(to); s != "" {
-		at, ok := readMoment(s)
-		if !ok {
-			bad = append(bad, to)
-		}
-		q.to = min(at, now)
-	}
-	return bad
-}
-
-// readMoment reads epoch milliseconds or a date.
-func readMoment(s string) (instant, bool) {
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-		return instant(n), true
-	}
-	return parseDate(s)
-}
-
-// readCursor takes the list's own cursors; another text is no cursor.
-func readCursor(s string) *cursor {
-	raw, err := base64.RawURLEncoding.DecodeString(s)
-	var c cursor
-	if err != nil || s == "" || json.Unmarshal(raw, &c) != nil {
-		return nil
-	}
-	return &c
-}
-
-func commaList(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return strings.Split(s, ",")
-}
-
-// allRuns is the control that shows every run of every environment, newest first,
-// values inline: for tests that count. The query may name idempotencyKey (as
-// stored), tag and task.
-func (e *Emulator) allRuns(c *call) *reply {
-	q := c.r.URL.Query()
-	key, tag, task := q.Get("idempotencyKey"), q.Get("tag"), q.Get("task")
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var rows []*run
-	for _, r := range e.runs {
-		if (key == "" || r.Key == key) && (tag == "" || r.hasTag(tag)) && (task == "" || r.Task == task) {
-			rows = append(rows, r)
-		}
-	}
-	slices.SortFunc(rows, func(a, b *run) int { return cursorOf(a).compare(cursorOf(b)) })
-	shown := make([]wholeRun, len(rows))
-	for n, r := range rows {
-		shown[n] = wholeRun{runDetail: e.detail(r, apiVersion, ""), Env: envShown(r.Env), Raw: r.Status,
-			Key: r.Key, KeyHeld: r.Key != "" && !r.KeyFree, Triggered: r.Asked, Allowed: r.attemptsAllowed(),
-			ScheduleID: r.Schedule, PayloadType: r.PayloadType}
-	}
-	return success(object("now", e.clock.now().iso(), "runs", shown))
-}
-
-// wholeRun is all there is to say of a run.
-type wholeRun struct {
-	runDetail
-	Env         json.RawMessage `json:"env"`
-	Raw         status          `json:"rawStatus"` // the database's word
-	Key         string          `json:"storedIdempotencyKey,omitempty"`
-	KeyHeld     bool            `json:"holdsIdempotencyKey"`
-	Triggered   int             `json:"triggered"` // requests answered with this run
-	Allowed     int             `json:"maxAttempts"`
-	ScheduleID  string          `json:"scheduleId,omitempty"`
-	PayloadType string          `json:"payloadType,omitempty"`
-}
-
-// advance is the control that moves the clock forward; what becomes due on the way
-// happens at its own moment, before the answer.
-func (e *Emulator) advance(c *call) *reply {
-	var asked struct {
-		Ms *float64 `json:"ms"`
-	}
-	const century = 100 * 365 * 24 * 3600 * 1000
-	if err := json.Unmarshal(c.body, &asked); err != nil || asked.Ms == nil || *asked.Ms < 0 || *asked.Ms > century {
-		return failure(http.StatusBadRequest, fmt.Sprintf(`want {"ms":n}, n from 0 to %d`, int64(century)))
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.clock.advance(int64(*asked.Ms))
-	e.journal.put(entry{Shift: &e.clock.shift})
-	return success(object("now", e.clock.now().iso(), "aheadMs", e.clock.shift))
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -26,8 +27,8 @@ func (e *Emulator) getMetadata(c *call) *reply {
 	return success(object("metadata", shown, "metadataType", "application/json"))
 }
 
-// putMetadata replaces the metadata, then patches it. Operations on parent and root
-// have nothing to act on: every run here is a root.
+// putMetadata patches the metadata or, where there are no operations, replaces it.
+// Operations on parent and root have nothing to act on: every run here is a root.
 func (e *Emulator) putMetadata(c *call) *reply {
 	raw, refused := c.jsonBody()
 	if refused != nil {
@@ -44,26 +45,24 @@ func (e *Emulator) putMetadata(c *call) *reply {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r := e.find(c.env.ID, c.r.PathValue("run"))
-	if r == nil {
+	switch {
+	case r == nil:
 		return failure(http.StatusNotFound, "Task Run not found")
+	case r.Finished != 0 && e.clock.now() > r.Finished.plus(metadataFrozenAfter):
+		return unprocessable("Cannot update metadata for a completed run")
+	case !f.has("operations") && !f.has("metadata"):
+		return unprocessable("Invalid metadata")
 	}
-	if r.Finished != 0 && e.clock.now() > r.Finished.plus(metadataFrozenAfter) {
-		return failure(http.StatusUnprocessableEntity, "Cannot update metadata for a completed run")
-	}
-	next := r.Metadata
-	if f.has("metadata") {
-		next = compactRaw(f.members["metadata"])
-	}
+	next := compactRaw(f.members["metadata"])
 	if f.has("operations") {
-		next = patch(next, ops)
+		next = patch(r.Metadata, ops)
 	}
 	if len(next) > metadataAtMost {
 		return tooMuchMetadata()
 	}
-	r.Metadata = next
-	e.changed(r)
-	if next == nil {
-		next = json.RawMessage("{}")
+	if r.Metadata != nil || string(next) != "{}" {
+		r.Metadata = next
+		e.changed(r)
 	}
 	return success(object("metadata", next))
 }
@@ -100,8 +99,7 @@ func (f form) readOperations(name string) []operation {
 	return ops
 }
 
-// patch does the operations in order. Keys that are JSON paths ("$.…") are left
-// out: the emulator does not follow them.
+// patch does the operations in order.
 func patch(metadata json.RawMessage, ops []operation) json.RawMessage {
 	members := map[string]any{}
 	_ = json.Unmarshal(metadata, &members) // what is no object starts anew
@@ -109,9 +107,7 @@ func patch(metadata json.RawMessage, ops []operation) json.RawMessage {
 		members = map[string]any{}
 	}
 	for _, op := range ops {
-		if !strings.HasPrefix(op.Key, "$.") {
-			members = op.apply(members)
-		}
+		members = op.apply(members)
 	}
 	return compactJSON(members)
 }
@@ -121,36 +117,86 @@ func (op operation) apply(members map[string]any) map[string]any {
 	if op.Value != nil {
 		_ = json.Unmarshal(op.Value, &value) // valid by now
 	}
-	had, ok := members[op.Key]
+	way := op.way()
+	had, ok := follow(members, way)
 	list, isList := had.([]any)
 	switch op.Type {
 	case "set":
-		members[op.Key] = value
+		put(members, way, value)
 	case "delete":
-		delete(members, op.Key)
+		delete(members, op.Key) // which is never a path
 	case "append":
-		switch {
-		case !ok:
-			list = []any{}
-		case !isList:
+		if ok && !isList {
 			list = []any{had}
 		}
-		members[op.Key] = append(list, value)
+		put(members, way, append(slices.Clip(list), value))
 	case "remove":
 		if isList {
-			members[op.Key] = slices.DeleteFunc(list, func(v any) bool { return reflect.DeepEqual(v, value) })
+			put(members, way, slices.DeleteFunc(list, func(v any) bool { return reflect.DeepEqual(v, value) }))
 		}
 	case "increment":
 		by, _ := value.(float64)
-		if n, isNumber := had.(float64); isNumber || !ok {
-			members[op.Key] = n + by
-		}
+		n, _ := had.(float64) // what is no number counts as 0
+		put(members, way, n+by)
 	case "update":
 		if whole, isObject := value.(map[string]any); isObject {
 			return whole
 		}
 	}
 	return members
+}
+
+// way is the path to what an operation changes: a key as it is, or names and indexes
+// between dots after "$.".
+func (op operation) way() []string {
+	if path, ok := strings.CutPrefix(op.Key, "$."); ok {
+		return strings.Split(path, ".")
+	}
+	return []string{op.Key}
+}
+
+// follow finds what a way leads to.
+func follow(from any, way []string) (any, bool) {
+	for _, name := range way {
+		switch node := from.(type) {
+		case map[string]any:
+			child, ok := node[name]
+			if !ok {
+				return nil, false
+			}
+			from = child
+		case []any:
+			n, err := strconv.Atoi(name)
+			if err != nil || n < 0 || n >= len(node) {
+				return nil, false
+			}
+			from = node[n]
+		default:
+			return nil, false
+		}
+	}
+	return from, true
+}
+
+// put sets the last member of a way whose other members are there; else it does
+// nothing. A list grows as far as it must.
+func put(into map[string]any, way []string, value any) {
+	last := len(way) - 1
+	parent, _ := follow(into, way[:last])
+	switch node := parent.(type) {
+	case map[string]any:
+		node[way[last]] = value
+	case []any:
+		n, err := strconv.Atoi(way[last])
+		if err != nil || n < 0 || n > metadataAtMost {
+			return
+		}
+		if n >= len(node) {
+			node = append(node, make([]any, n+1-len(node))...)
+			put(into, way[:last], node)
+		}
+		node[n] = value
+	}
 }
 
 // setMetadata sets one member, as the task itself would.

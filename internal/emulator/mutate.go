@@ -12,7 +12,14 @@ import (
 func (e *Emulator) cancelRun(c *call) *reply {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	r := e.find(c.env.ID, c.r.PathValue("run"))
+	id := c.r.PathValue("run")
+	r, things := e.find(c.env.ID, id), []string{"runs:" + id}
+	if r != nil {
+		things = r.things()
+	}
+	if refused := c.denied("write", things...); refused != nil {
+		return refused
+	}
 	if r == nil {
 		return failure(http.StatusNotFound, "Resource not found")
 	}
@@ -45,17 +52,16 @@ func (e *Emulator) reschedule(c *call) *reply {
 	f.need("delay", "string")
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	r := e.find(c.env.ID, c.r.PathValue("run"))
-	if r == nil {
-		return failure(http.StatusNotFound, "Run not found")
-	}
 	until, err := parseDelay(f.members["delay"], e.clock.now())
 	if err != nil {
 		f.add("Invalid input", "delay")
 	}
+	r := e.find(c.env.ID, c.r.PathValue("run"))
 	switch {
 	case len(*f.issues) > 0:
 		return issueList("Invalid request body", "issues", *f.issues)
+	case r == nil:
+		return failure(http.StatusNotFound, "Run not found")
 	case r.Status != delayed:
 		return failure(http.StatusBadRequest, "Cannot reschedule a run that is not delayed")
 	case until == nil || *until < e.clock.now():
@@ -94,7 +100,11 @@ func (e *Emulator) addTags(c *call) *reply {
 			tagsAtMost, total, strings.Join(fresh, "', '")))
 	}
 	r.Tags = slices.Sorted(slices.Values(append(slices.Clone(r.Tags), fresh...)))
+	for _, tag := range fresh {
+		e.shelve(r, byTag, tag)
+	}
 	e.changed(r)
+	r.joined = r.Seq
 	return success(object("message", fmt.Sprintf("Successfully set %d new tags.", len(fresh))))
 }
 

@@ -31,6 +31,9 @@ func TestRescheduleMovesADelayedRun(t *testing.T) {
 		if got := a.do("POST", path, `{}`); got.status != 400 || got.text("error") != "Invalid request body" {
 			t.Errorf("without a delay: %d %s", got.status, got.raw)
 		}
+		if got := a.do("POST", "/api/v1/runs/run_none/reschedule", `{}`); got.status != 400 {
+			t.Errorf("the body is judged before the run: got %d, want 400", got.status)
+		}
 		if got := a.do("POST", path, `{`); got.status != 500 {
 			t.Errorf("broken JSON: %d", got.status)
 		}
@@ -77,6 +80,7 @@ func TestMetadataIsReplacedAndPatched(t *testing.T) {
 	}
 	a.do("PUT", path, fmt.Sprintf(`{"metadata":{"a":%q}}`, strings.Repeat("x", 262144))).
 		is(413, `{"error":"Metadata exceeds maximum size of 262144 bytes"}`)
+	a.do("PUT", path, `{}`).is(422, `{"error":"Invalid metadata"}`)
 	a.do("PUT", "/api/v1/runs/run_none/metadata", `{}`).is(404, `{"error":"Task Run not found"}`)
 }
 
@@ -88,4 +92,34 @@ func TestMetadataFreezesAnHourAfterTheEnd(t *testing.T) {
 		after(2 * time.Minute)
 		a.do("PUT", path, `{"metadata":{"a":2}}`).is(422, `{"error":"Cannot update metadata for a completed run"}`)
 	})
+}
+
+func TestOperationsOnMetadata(t *testing.T) {
+	const before = `{"n":1,"s":"x","list":[1,{"a":1}],"deep":{"n":2,"list":[1]},"none":null}`
+	for name, tt := range map[string]struct{ ops, want string }{
+		"set along a path":            {`{"type":"set","key":"$.deep.new","value":3}`, `{"deep":{"list":[1],"n":2,"new":3},"list":[1,{"a":1}],"n":1,"none":null,"s":"x"}`},
+		"set into a list":             {`{"type":"set","key":"$.list.1.a","value":9}`, `{"deep":{"list":[1],"n":2},"list":[1,{"a":9}],"n":1,"none":null,"s":"x"}`},
+		"set beyond a list":           {`{"type":"set","key":"$.list.3","value":9}`, `{"deep":{"list":[1],"n":2},"list":[1,{"a":1},null,9],"n":1,"none":null,"s":"x"}`},
+		"set where there is no way":   {`{"type":"set","key":"$.no.way","value":9}`, `{"deep":{"list":[1],"n":2},"list":[1,{"a":1}],"n":1,"none":null,"s":"x"}`},
+		"set through a number":        {`{"type":"set","key":"$.n.a","value":9}`, `{"deep":{"list":[1],"n":2},"list":[1,{"a":1}],"n":1,"none":null,"s":"x"}`},
+		"append along a path":         {`{"type":"append","key":"$.deep.list","value":2}`, `{"deep":{"list":[1,2],"n":2},"list":[1,{"a":1}],"n":1,"none":null,"s":"x"}`},
+		"append to what is no list":   {`{"type":"append","key":"none","value":2}`, `{"deep":{"list":[1],"n":2},"list":[1,{"a":1}],"n":1,"none":[null,2],"s":"x"}`},
+		"remove along a path":         {`{"type":"remove","key":"$.deep.list","value":1}`, `{"deep":{"list":[],"n":2},"list":[1,{"a":1}],"n":1,"none":null,"s":"x"}`},
+		"remove an object":            {`{"type":"remove","key":"list","value":{"a":1}}`, `{"deep":{"list":[1],"n":2},"list":[1],"n":1,"none":null,"s":"x"}`},
+		"increment along a path":      {`{"type":"increment","key":"$.deep.n","value":-2}`, `{"deep":{"list":[1],"n":0},"list":[1,{"a":1}],"n":1,"none":null,"s":"x"}`},
+		"increment what is no number": {`{"type":"increment","key":"s","value":2}`, `{"deep":{"list":[1],"n":2},"list":[1,{"a":1}],"n":1,"none":null,"s":2}`},
+		"delete takes no path":        {`{"type":"delete","key":"$.deep.n"},{"type":"delete","key":"deep"}`, `{"list":[1,{"a":1}],"n":1,"none":null,"s":"x"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, a := start(t, Config{Tasks: map[string]Task{"x": {Status: "EXECUTING"}}})
+			path := "/api/v1/runs/" + a.trigger("x", `{"options":{"metadata":`+before+`}}`) + "/metadata"
+			a.do("PUT", path, `{"operations":[`+tt.ops+`]}`).is(200, `{"metadata":`+tt.want+`}`)
+		})
+	}
+}
+
+func TestOperationsAreDoneInsteadOfAReplacement(t *testing.T) {
+	_, a := start(t, Config{Tasks: map[string]Task{"x": {Status: "EXECUTING"}}})
+	path := "/api/v1/runs/" + a.trigger("x", `{"options":{"metadata":{"a":1}}}`) + "/metadata"
+	a.do("PUT", path, `{"metadata":{"b":2},"operations":[{"type":"set","key":"c","value":3}]}`).is(200, `{"metadata":{"a":1,"c":3}}`)
 }

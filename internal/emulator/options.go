@@ -25,11 +25,11 @@ type order struct {
 	payloadType string
 	key         string
 	keyTTL      string
-	shownKey    string
+	shownKey    string // readable form, where one was given
 	delay       *instant
 	ttl         *string // nil: the environment's default; empty: none
 	tags        []string
-	tagList     bool // tags came as an array, whose length is limited
+	tagCount    int // of a list of tags, blank ones too; its length is limited
 	metadata    json.RawMessage
 	maxAttempts int
 	queue       string
@@ -39,6 +39,7 @@ type order struct {
 	version     string
 	deployment  string
 	test        bool
+	debounce    *debounce
 	extra       json.RawMessage
 
 	schedule string  // of a scheduled run
@@ -52,7 +53,6 @@ func readOrder(raw json.RawMessage, now instant) (order, []issue) {
 	opt := f.sub("options")
 	o.key = opt.text("idempotencyKey", keyLength)
 	o.keyTTL = opt.text("idempotencyKeyTTL", 0)
-	o.shownKey = o.key
 	if opt.has("idempotencyKeyOptions") {
 		o.shownKey = readableKey(opt.sub("idempotencyKeyOptions"))
 	}
@@ -62,7 +62,7 @@ func readOrder(raw json.RawMessage, now instant) (order, []issue) {
 	}
 	o.delay = delay
 	o.ttl = opt.readTTL()
-	o.tags, o.tagList = opt.readTags("tags")
+	o.tags, o.tagCount = opt.readTags("tags")
 	if raw := opt.members["metadata"]; !falsy(raw) {
 		o.metadata = compactRaw(raw)
 	}
@@ -79,7 +79,11 @@ func readOrder(raw json.RawMessage, now instant) (order, []issue) {
 	o.version = opt.text("lockToVersion", 0)
 	o.deployment = opt.text("externalDeploymentId", 128)
 	o.test = opt.flag("test")
-	o.extra = opt.readExtra()
+	o.debounce = opt.readDebounce()
+	if o.debounce != nil && !opt.has("delay") {
+		o.delay = readDelay(o.debounce.Delay, now)
+	}
+	o.extra = opt.readExtra(o.debounce)
 	o.readPayload(f.members["payload"], opt)
 	return o, *f.issues
 }
@@ -130,12 +134,14 @@ func (f form) readTTL() *string {
 	return nil
 }
 
-// readTags takes one tag or a list, without blank ones.
-func (f form) readTags(name string) (tags []string, list bool) {
+// readTags takes one tag or a list, without blank ones. Of a list it also gives the
+// length that it came with.
+func (f form) readTags(name string) (tags []string, count int) {
 	raw, ok := f.members[name]
 	if !ok {
-		return nil, false
+		return nil, 0
 	}
+	list := false
 	var one string
 	switch kindOf(raw) {
 	case "string":
@@ -145,11 +151,12 @@ func (f form) readTags(name string) (tags []string, list bool) {
 		list = true
 		if json.Unmarshal(raw, &tags) != nil || bytes.Contains(raw, []byte("null")) && hasNull(raw) {
 			f.add("Invalid input", name)
-			return nil, true
+			return nil, 0
 		}
+		count = len(tags)
 	default:
 		f.add("Invalid input", name)
-		return nil, false
+		return nil, 0
 	}
 	for n, tag := range tags {
 		if length(tag) <= tagLength {
@@ -161,7 +168,7 @@ func (f form) readTags(name string) (tags []string, list bool) {
 			f.add("Tags must be less than 128 characters", name)
 		}
 	}
-	return slices.DeleteFunc(tags, func(t string) bool { return strings.TrimSpace(t) == "" }), list
+	return slices.DeleteFunc(tags, func(t string) bool { return strings.TrimSpace(t) == "" }), count
 }
 
 func hasNull(list json.RawMessage) bool {
@@ -186,7 +193,7 @@ func (f form) textOrNumber(name string) string {
 }
 
 // readExtra checks and keeps the options that have no effect on the emulator.
-func (f form) readExtra() json.RawMessage {
+func (f form) readExtra(d *debounce) json.RawMessage {
 	pairs := []any{}
 	if f.has("maxDuration") {
 		pairs = append(pairs, "maxDuration", min(max(5, f.number("maxDuration")), math.MaxInt32))
@@ -194,13 +201,8 @@ func (f form) readExtra() json.RawMessage {
 	if f.has("priority") {
 		pairs = append(pairs, "priority", min(max(math.MinInt32, f.number("priority")*1000), math.MaxInt32))
 	}
-	if f.has("debounce") {
-		d := f.sub("debounce")
-		d.need("key", "string")
-		d.need("delay", "string")
-		d.oneOf("mode", "leading", "trailing")
-		pairs = append(pairs, "debounce", map[string]string{
-			"key": d.text("key", 512), "delay": d.text("delay", 0), "maxDelay": d.text("maxDelay", 0)})
+	if d != nil {
+		pairs = append(pairs, "debounce", d)
 	}
 	if len(pairs) == 0 {
 		return nil
@@ -216,36 +218,56 @@ func queueName(s string) string {
 	return s[:min(len(s), 128)]
 }
 
-// refuse says what the server finds wrong once the body has the right shape.
-func (o order) refuse() *reply {
-	unprocessable := func(format string, args ...any) *reply {
-		return failure(http.StatusUnprocessableEntity, fmt.Sprintf(format, args...))
-	}
-	switch {
-	case o.tagList && len(o.tags) > tagsAtMost:
-		return unprocessable("Runs can only have %d tags, you're trying to set %d.", tagsAtMost, len(o.tags))
-	case len(o.metadata) > metadataAtMost:
-		return tooMuchMetadata()
-	case o.version != "" && o.version != workerVersion:
-		return unprocessable("Task locked to version '%s', but no worker found with that version.", o.version)
-	case o.region != "" && o.region != "us-east-1" && o.region != "eu-central-1":
-		return unprocessable("Region '%s' not found.", o.region)
-	}
-	return o.refuseDebounce()
+// debounce delays a run. Later triggers of the same key are runs of their own here:
+// the emulator does not gather them.
+type debounce struct {
+	Key      string `json:"key"`
+	Delay    string `json:"delay"`
+	MaxDelay string `json:"maxDelay,omitempty"`
 }
 
-func (o order) refuseDebounce() *reply {
-	var d struct {
-		Delay, MaxDelay string
-	}
-	if json.Unmarshal(member(o.extra, "debounce"), &d) != nil {
+func (f form) readDebounce() *debounce {
+	if !f.has("debounce") {
 		return nil
 	}
-	if _, ok := parseDuration(d.Delay); !ok {
-		return failure(http.StatusUnprocessableEntity, "Invalid debounce delay: "+d.Delay)
+	d := f.sub("debounce")
+	d.need("key", "string")
+	d.need("delay", "string")
+	d.oneOf("mode", "leading", "trailing")
+	return &debounce{Key: d.text("key", 512), Delay: d.text("delay", 0), MaxDelay: d.text("maxDelay", 0)}
+}
+
+func unprocessable(format string, args ...any) *reply {
+	return failure(http.StatusUnprocessableEntity, fmt.Sprintf(format, args...))
+}
+
+// refuseAtOnce says what the server finds wrong, once the body has the right shape,
+// before it looks for the run that holds the idempotency key.
+func (o order) refuseAtOnce(now instant) *reply {
+	d := o.debounce
+	switch {
+	case o.tagCount > tagsAtMost:
+		return unprocessable("Runs can only have %d tags, you're trying to set %d.", tagsAtMost, o.tagCount)
+	case d == nil:
+	case o.delay == nil:
+		return unprocessable("Debounce requires a valid delay duration. Provided: %s", d.Delay)
+	case readDelay(d.Delay, now) == nil:
+		return unprocessable("Invalid debounce delay: %s. Supported formats: {number}s, {number}m, {number}h, {number}d, {number}w", d.Delay)
+	case d.MaxDelay != "" && readDelay(d.MaxDelay, now) == nil:
+		return unprocessable("Invalid debounce maxDelay: %s", d.MaxDelay)
 	}
-	if _, ok := parseDuration(d.MaxDelay); !ok && d.MaxDelay != "" {
-		return failure(http.StatusUnprocessableEntity, "Invalid debounce maxDelay: "+d.MaxDelay)
+	return nil
+}
+
+// refuse says what it finds wrong with an order for a new run.
+func (o order) refuse() *reply {
+	switch {
+	case o.version != "" && o.version != workerVersion:
+		return unprocessable("Task locked to version '%s', but no worker found with that version.", o.version)
+	case len(o.metadata) > metadataAtMost:
+		return tooMuchMetadata()
+	case o.region != "" && o.region != "us-east-1" && o.region != "eu-central-1":
+		return unprocessable("Region '%s' not found.", o.region)
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package emulator
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -9,16 +11,26 @@ import (
 	"time"
 )
 
-// The server's token bucket.
+// The server's limits: a bucket for each key, and less for public tokens.
 const (
 	defaultLimit  = 750
 	defaultRefill = 250
 	refillEvery   = 10 * time.Second
+	tokenLimit    = 60
+	tokenWindow   = time.Minute
+	bucketsAtMost = 10_000 // before those that are full again are thrown out
 )
 
-// bucket is what an environment has left. It goes by the wall clock, not by the
-// emulator's: clients compare its reset with their own.
+// pace is how much there is at most, and how much comes back how often.
+type pace struct {
+	limit, refill int
+	every         time.Duration
+}
+
+// bucket is what a key has left. It goes by the wall clock, not by the emulator's:
+// clients compare its reset with their own.
 type bucket struct {
+	pace
 	left     int
 	refilled time.Time
 }
@@ -29,13 +41,13 @@ type allowance struct {
 	reset       time.Time
 }
 
-// take uses up one token. Tokens come back in portions, every ten seconds.
-func (b *bucket) take(limit, refill int, now time.Time) allowance {
-	if portions := int(now.Sub(b.refilled) / refillEvery); portions > 0 {
-		b.left = min(limit, b.left+min(portions, limit)*refill)
-		b.refilled = b.refilled.Add(time.Duration(portions) * refillEvery)
+// take uses up one token. Tokens come back in portions.
+func (b *bucket) take(now time.Time) allowance {
+	if portions := int(now.Sub(b.refilled) / b.every); portions > 0 {
+		b.left = min(b.limit, b.left+min(portions, b.limit)*b.refill)
+		b.refilled = b.refilled.Add(time.Duration(portions) * b.every)
 	}
-	a := allowance{limit: limit, left: -1, reset: b.refilled.Add(refillEvery)}
+	a := allowance{limit: b.limit, left: -1, reset: b.refilled.Add(b.every)}
 	if b.left > 0 {
 		b.left--
 		a.left = b.left
@@ -43,27 +55,41 @@ func (b *bucket) take(limit, refill int, now time.Time) allowance {
 	return a
 }
 
-func (e *Emulator) takeToken(token string) allowance {
-	limit, refill := e.cfg.RateLimit, e.cfg.RateRefill
-	if limit == 0 {
-		limit = defaultLimit
+// paceOf is how a key or a public token is limited.
+func (e *Emulator) paceOf(key string) pace {
+	if isToken(key) {
+		return pace{tokenLimit, tokenLimit, tokenWindow}
 	}
-	if refill == 0 {
-		refill = defaultRefill
-	}
-	now := time.Now()
-	if limit < 0 || !keyShape.MatchString(token) {
-		shown := max(limit, defaultLimit)
-		return allowance{limit: shown, left: shown, reset: now.Add(refillEvery)}
+	return pace{cmp.Or(e.cfg.RateLimit, defaultLimit), cmp.Or(e.cfg.RateRefill, defaultRefill), refillEvery}
+}
+
+func (e *Emulator) takeToken(key string) allowance {
+	now, p := time.Now(), e.paceOf(key)
+	if e.cfg.RateLimit < 0 || !isToken(key) && !keyShape.MatchString(key) {
+		shown := max(p.limit, defaultLimit)
+		return allowance{limit: shown, left: shown, reset: now.Add(p.every)}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	b := e.buckets[token]
+	b := e.buckets[key]
 	if b == nil {
-		b = &bucket{left: limit, refilled: now}
-		e.buckets[token] = b
+		e.sweepBuckets(now)
+		b = &bucket{pace: p, left: p.limit, refilled: now}
+		if isToken(key) {
+			b.refilled = now.Truncate(p.every)
+		}
+		e.buckets[key] = b
 	}
-	return b.take(limit, refill, now)
+	return b.take(now)
+}
+
+func (e *Emulator) sweepBuckets(now time.Time) {
+	if len(e.buckets) < bucketsAtMost {
+		return
+	}
+	maps.DeleteFunc(e.buckets, func(_ string, b *bucket) bool {
+		return int(now.Sub(b.refilled)/b.every)*b.refill >= b.limit
+	})
 }
 
 // limited stands before every route of the API: no header is refused, an empty

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 )
 
@@ -25,24 +24,26 @@ type route struct {
 	verb  string
 	path  string
 	key   spelling
+	token bool  // it takes public tokens too
 	limit int64 // of the body; set, the request needs a Content-Length
-	// mute routes answer a wrong method with 200 and a body that says 405.
-	mute bool
-	do   func(*Emulator, *call) *reply
+	// mute routes answer a wrong method with 200 and a body that says 405; strict
+	// ones, in words.
+	mute, strict bool
+	do           func(*Emulator, *call) *reply
 }
 
 // routes is all of the API, and the emulator's own controls.
 func routes() []route {
 	return []route{
-		{verb: anyVerb, path: "/api/v1/tasks/{task}/trigger", key: spellModern, limit: triggerAtMost, do: (*Emulator).trigger},
-		{verb: "GET", path: "/api/v3/runs/{run}", key: spellModern, do: (*Emulator).retrieve},
-		{verb: "GET", path: "/api/v1/runs", key: spellModern, do: (*Emulator).list},
-		{verb: anyVerb, path: "/api/v2/runs/{run}/cancel", key: spellModern, do: (*Emulator).cancelRun},
+		{verb: anyVerb, path: "/api/v1/tasks/{task}/trigger", key: spellModern, token: true, limit: triggerAtMost, do: (*Emulator).trigger},
+		{verb: "GET", path: "/api/v3/runs/{run}", key: spellModern, token: true, do: (*Emulator).retrieve},
+		{verb: "GET", path: "/api/v1/runs", key: spellModern, token: true, do: (*Emulator).list},
+		{verb: anyVerb, path: "/api/v2/runs/{run}/cancel", key: spellModern, token: true, do: (*Emulator).cancelRun},
 		{verb: anyVerb, path: "/api/v1/runs/{run}/replay", key: spellModern, do: (*Emulator).replay},
 		{verb: "POST", path: "/api/v1/runs/{run}/reschedule", key: spellLowerly, mute: true, do: (*Emulator).reschedule},
 		{verb: "POST", path: "/api/v1/runs/{run}/tags", key: spellLegacy, mute: true, do: (*Emulator).addTags},
 		{verb: "GET", path: "/api/v1/runs/{run}/metadata", key: spellLegacy, do: (*Emulator).getMetadata},
-		{verb: "PUT", path: "/api/v1/runs/{run}/metadata", key: spellModern, limit: metadataPut, do: (*Emulator).putMetadata},
+		{verb: "PUT", path: "/api/v1/runs/{run}/metadata", key: spellModern, limit: metadataPut, strict: true, do: (*Emulator).putMetadata},
 		{verb: "GET", path: "/api/v1/runs/{run}/result", key: spellLegacy, do: (*Emulator).result},
 		{verb: anyVerb, path: "/api/v1/idempotencyKeys/{key}/reset", key: spellModern, do: (*Emulator).resetKey},
 		{verb: "GET", path: "/api/v1/schedules", key: spellLegacy, do: (*Emulator).listSchedules},
@@ -52,6 +53,8 @@ func routes() []route {
 		{verb: "DELETE", path: "/api/v1/schedules/{schedule}", key: spellLegacy, mute: true, do: (*Emulator).deleteSchedule},
 		{verb: "POST", path: "/api/v1/schedules/{schedule}/activate", key: spellLegacy, mute: true, do: (*Emulator).activate},
 		{verb: "POST", path: "/api/v1/schedules/{schedule}/deactivate", key: spellLegacy, mute: true, do: (*Emulator).deactivate},
+		{verb: "GET", path: "/realtime/v1/runs", key: spellModern, token: true, do: (*Emulator).followRuns},
+		{verb: "GET", path: "/realtime/v1/runs/{run}", key: spellModern, token: true, do: (*Emulator).followRun},
 		{verb: "GET", path: "/api/v2/whoami", key: spellModern, do: (*Emulator).whoami},
 		{verb: "GET", path: "/api/v1/timezones", do: (*Emulator).timezones},
 		{verb: "GET", path: "/healthcheck", do: (*Emulator).healthcheck},
@@ -80,6 +83,9 @@ func (e *Emulator) routeMux() *http.ServeMux {
 
 // dispatch answers by the line of the path that takes the method.
 func (e *Emulator) dispatch(lines []route, r *http.Request) *reply {
+	if r.Method == http.MethodOptions {
+		return &reply{status: http.StatusNoContent} // and no permission for web pages
+	}
 	if lines[0].key == spellNone {
 		if rt := lineFor(lines, r.Method); rt != nil {
 			return e.answer(rt, r)
@@ -108,18 +114,19 @@ func lineFor(lines []route, method string) *route {
 }
 
 func wrongVerb(lines []route, method string) *reply {
-	if method == http.MethodOptions {
-		return &reply{status: http.StatusNoContent, header: http.Header{
-			"Access-Control-Allow-Origin": {"*"}, "Access-Control-Allow-Methods": {"GET, POST, PUT, DELETE, OPTIONS"},
-			"Access-Control-Allow-Headers": {"*"},
-		}}
+	if method == http.MethodGet || method == http.MethodHead {
+		return &reply{status: http.StatusMethodNotAllowed}
 	}
-	mute := slices.ContainsFunc(lines, func(rt route) bool { return rt.mute })
-	if mute && method != http.MethodGet && method != http.MethodHead {
-		return success(struct {
-			Status int    `json:"status"`
-			Body   string `json:"body"`
-		}{http.StatusMethodNotAllowed, "Method Not Allowed"})
+	for _, rt := range lines {
+		switch {
+		case rt.mute:
+			return success(struct {
+				Status int    `json:"status"`
+				Body   string `json:"body"`
+			}{http.StatusMethodNotAllowed, "Method Not Allowed"})
+		case rt.strict:
+			return failure(http.StatusMethodNotAllowed, "Method not allowed").set("Allow", rt.verb)
+		}
 	}
 	return &reply{status: http.StatusMethodNotAllowed}
 }
@@ -127,14 +134,10 @@ func wrongVerb(lines []route, method string) *reply {
 // answer checks key, size and body in the server's order, then does the work.
 func (e *Emulator) answer(rt *route, r *http.Request) *reply {
 	c := &call{r: r}
-	if rt.key != spellNone {
-		v, refused := environment(r, rt.key)
-		if refused != nil {
-			return refused
-		}
-		c.env = v
+	if refused := e.admitCaller(rt, c); refused != nil {
+		return refused
 	}
-	if rt.limit > 0 && (r.ContentLength < 0 || r.ContentLength > rt.limit) {
+	if rt.limit > 0 && (unmeasured(r) || r.ContentLength > rt.limit) {
 		return failure(http.StatusRequestEntityTooLarge, "Request body too large")
 	}
 	if r.Body != nil && rt.verb != http.MethodGet {
@@ -150,11 +153,37 @@ func (e *Emulator) answer(rt *route, r *http.Request) *reply {
 	return rt.do(e, c)
 }
 
+// admitCaller finds out whose request it is.
+func (e *Emulator) admitCaller(rt *route, c *call) (refused *reply) {
+	if rt.key == spellNone {
+		return nil
+	}
+	if key := bearer(c.r); rt.token && isToken(key) {
+		ok := false
+		if c.env, c.token, ok = e.openToken(key); !ok {
+			return rt.key.refuse(key)
+		}
+		return nil
+	}
+	if c.env, refused = environment(c.r, rt.key); refused == nil {
+		e.learn(c.env, bearer(c.r))
+	}
+	return refused
+}
+
+// unmeasured tells whether a request says nothing of its body's length. One that is
+// empty may say so or not: on the wire, and only there, that can be seen.
+func unmeasured(r *http.Request) bool {
+	fromWire := r.RequestURI != ""
+	return r.ContentLength < 0 || r.ContentLength == 0 && fromWire && r.Header.Get("Content-Length") == ""
+}
+
 // call is one request on its way through a route.
 type call struct {
-	r    *http.Request
-	env  env
-	body []byte
+	r     *http.Request
+	env   env
+	token *claims // of a public token; nil: a secret key
+	body  []byte
 }
 
 // version is the request's API version header.
@@ -172,10 +201,10 @@ func (c *call) origin() string {
 // jsonBody parses the body as the common route builder does: something that is not
 // falsy.
 func (c *call) jsonBody() (json.RawMessage, *reply) {
-	body := bytes.TrimSpace(c.body)
-	if len(body) == 0 {
+	if len(c.body) == 0 {
 		return nil, failure(http.StatusBadRequest, "Request body is empty")
 	}
+	body := bytes.TrimSpace(c.body)
 	if !json.Valid(body) || falsy(body) {
 		return nil, failure(http.StatusBadRequest, "Invalid JSON")
 	}
@@ -186,9 +215,10 @@ func (c *call) jsonBody() (json.RawMessage, *reply) {
 type reply struct {
 	status int
 	header http.Header
-	body   any    // encoded as JSON; nil: raw
-	raw    []byte // with kind as content type
-	kind   string // content type, application/json if empty
+	body   any             // encoded as JSON; nil: raw
+	raw    []byte          // with kind as content type
+	write  func(io.Writer) // instead of raw: makes it while it is sent
+	kind   string          // content type, application/json if empty
 }
 
 // problem is the body of the rate limiter's refusals.
@@ -225,7 +255,9 @@ func (p *reply) send(w http.ResponseWriter) {
 		w.Header()[name] = values
 	}
 	content := p.raw
-	if p.body != nil {
+	if ready, ok := p.body.(json.RawMessage); ok {
+		content = ready
+	} else if p.body != nil {
 		content = compactJSON(p.body)
 	}
 	if p.kind == "" && p.body != nil {
@@ -235,5 +267,9 @@ func (p *reply) send(w http.ResponseWriter) {
 		w.Header().Set("Content-Type", p.kind)
 	}
 	w.WriteHeader(p.status)
+	if p.write != nil {
+		p.write(w)
+		return
+	}
 	_, _ = w.Write(content) // a client that has left misses it
 }

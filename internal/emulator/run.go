@@ -22,7 +22,8 @@ type run struct {
 	Started  instant  `json:"started,omitempty"`
 	Finished instant  `json:"finished,omitempty"`
 	Expired  instant  `json:"expired,omitempty"`
-	Delay    *instant `json:"delay,omitempty"` // delayedUntil, kept when it has passed
+	Delay    *instant `json:"delay,omitempty"`  // delayedUntil, kept when it has passed
+	Queued   instant  `json:"queued,omitempty"` // when its delay, if any, was over
 	TTL      string   `json:"ttl,omitempty"`
 
 	Payload     json.RawMessage `json:"payload,omitempty"` // a JSON value, or a JSON string of the stored text
@@ -34,7 +35,7 @@ type run struct {
 	Tags        []string        `json:"tags,omitempty"`
 
 	Key      string  `json:"key,omitempty"`      // idempotency key as stored
-	ShownKey string  `json:"shownKey,omitempty"` // readable form, for retrieve
+	ShownKey string  `json:"shownKey,omitempty"` // readable form that came beside it
 	KeyEnds  instant `json:"keyEnds,omitempty"`
 	KeyFree  bool    `json:"keyFree,omitempty"` // the key was given up
 	CallKey  string  `json:"callKey,omitempty"` // request-level key
@@ -49,6 +50,7 @@ type run struct {
 	Deployment  string          `json:"deployment,omitempty"`  // externalDeploymentId
 	Version     string          `json:"version,omitempty"`
 	Schedule    string          `json:"schedule,omitempty"` // id of the schedule that fired it
+	Number      int             `json:"number,omitempty"`   // among the runs of its task
 	Extra       json.RawMessage `json:"extra,omitempty"`    // accepted options without an effect here
 
 	Attempts       int     `json:"attempts,omitempty"`
@@ -56,10 +58,15 @@ type run struct {
 	UsedMs         int64   `json:"usedMs,omitempty"` // billed compute
 	Steps          int     `json:"steps,omitempty"`  // done by the attempt, of a task in steps
 
+	Seq  int64   `json:"seq,omitempty"`  // of its last change of any kind, see touch
 	Next instant `json:"next,omitempty"` // when Then is due; 0: when somebody reports
 	Then step    `json:"then,omitempty"`
 
-	alarm *alarm
+	alarm   *alarm
+	shelves []*shelf
+	waiting map[*watcher]bool // for this run by its id
+	moved   int64             // Seq of its last change that updatedAt shows
+	joined  int64             // Seq of the change that put it where it is found, also by a tag
 }
 
 // step is what happens to a run next without anybody asking.
@@ -78,6 +85,14 @@ const (
 
 // internal is the id without its prefix, as cursors carry it.
 func (r *run) internal() string { return strings.TrimPrefix(r.ID, "run_") }
+
+// heldKey is the idempotency key as stored, until it is given up.
+func (r *run) heldKey() string {
+	if r.KeyFree {
+		return ""
+	}
+	return r.Key
+}
 
 func (r *run) hasTag(tag string) bool { return slices.Contains(r.Tags, tag) }
 
@@ -103,26 +118,6 @@ func (e *Emulator) newID(prefix string, length int) string {
 func base36(sum []byte, length int) string {
 	text := new(big.Int).SetBytes(sum).Text(36)
 	return (strings.Repeat("0", length) + text)[len(text):]
-}
-
-// changed is the one door through which a change of a run becomes known: it moves
-// updatedAt and writes the journal.
-func (e *Emulator) changed(r *run) {
-	r.Updated = e.clock.now()
-	e.record(r)
-}
-
-func (e *Emulator) record(r *run) { e.journal.put(entry{Run: r}) }
-
-// index makes a run findable by id and by the keys that it holds.
-func (e *Emulator) index(r *run) {
-	e.runs[r.ID] = r
-	if r.Key != "" && !r.KeyFree {
-		e.byKey[keySlot(r.Env.ID, r.Task, r.Key)] = r
-	}
-	if r.CallKey != "" {
-		e.byCall[callSlot(r.Env.ID, r.CallKey)] = r
-	}
 }
 
 // find returns the run if it is one of the environment's.

@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -57,30 +58,30 @@ type runDetail struct {
 	Related        json.RawMessage `json:"relatedRuns"`
 }
 
-// detail shows a run as retrieve does. Large values are named by addresses below
-// the origin; an empty origin puts them inline whatever their size.
-func (e *Emulator) detail(r *run, version, origin string) runDetail {
+// detail shows a run with all its values and without its schedule.
+func (r *run) detail(version string) runDetail {
 	word, set := r.Status.show(version)
-	d := runDetail{
-		ID: r.ID, TaskIdentifier: r.Task, IdempotencyKey: r.ShownKey, Version: r.Version, Status: word,
+	return runDetail{
+		ID: r.ID, TaskIdentifier: r.Task, IdempotencyKey: cmp.Or(r.ShownKey, r.heldKey()), Version: r.Version, Status: word,
 		CreatedAt: r.Created.iso(), StartedAt: r.Started.iso(), UpdatedAt: r.Updated.iso(),
 		FinishedAt: r.Finished.iso(), ExpiredAt: r.Expired.iso(), DelayedUntil: r.delayedUntil(), TTL: r.TTL,
 		Cost: r.cost(), BaseCost: r.baseCost(), DurationMs: r.UsedMs, IsTest: r.Test, Tags: r.tagList(),
-		flags: set, Function: "trigger", Metadata: r.Metadata, Region: r.regionShown(), Error: r.Error,
-		Schedule: e.scheduleOf(r), AttemptCount: r.Attempts, Attempts: []string{},
+		flags: set, Function: "trigger", Metadata: r.Metadata, Region: r.regionShown(), Payload: r.inlinePayload(),
+		Output: r.Output, Error: r.Error, AttemptCount: r.Attempts, Attempts: []string{},
 		Related: json.RawMessage(`{"children":[]}`),
 	}
-	switch {
-	case origin != "" && (len(r.Payload) >= payloadInline || r.PayloadType == "application/store"):
-		d.PayloadURL = origin + e.packetAddress(r.ID, "payload")
-	default:
-		d.Payload = r.inlinePayload()
+}
+
+// detail shows a run as retrieve does: large values are named by addresses below the
+// origin.
+func (e *Emulator) detail(r *run, version, origin string) runDetail {
+	d := r.detail(version)
+	d.Schedule = e.scheduleOf(r)
+	if len(r.Payload) >= payloadInline || r.PayloadType == "application/store" {
+		d.Payload, d.PayloadURL = nil, origin+e.packetAddress(r.ID, "payload")
 	}
-	switch {
-	case origin != "" && len(r.Output) >= outputInline:
-		d.OutputURL = origin + e.packetAddress(r.ID, "output")
-	default:
-		d.Output = r.Output
+	if r.hasLargeOutput() {
+		d.Output, d.OutputURL = nil, origin+e.packetAddress(r.ID, "output")
 	}
 	return d
 }
@@ -127,11 +128,35 @@ func (r *run) inlinePayload() json.RawMessage {
 	if r.PayloadType != "application/super+json" {
 		return r.Payload
 	}
-	var stored string
-	if json.Unmarshal(r.Payload, &stored) != nil {
-		return r.Payload
+	return member(unquoted(r.Payload), "json")
+}
+
+// storedPayload is the payload as it lies in the database.
+func (r *run) storedPayload() (kind string, data []byte) {
+	if r.PayloadType == "application/json" {
+		return r.PayloadType, r.Payload
 	}
-	return member(json.RawMessage(stored), "json")
+	return r.PayloadType, unquoted(r.Payload)
+}
+
+// storedOutput is what the task's own process makes of its output: a text stays one,
+// anything else becomes SuperJSON.
+func (r *run) storedOutput() (kind string, data []byte) {
+	switch kindOf(r.Output) {
+	case "undefined":
+		return "application/json", nil
+	case "string":
+		return "text/plain", unquoted(r.Output)
+	}
+	return "application/super+json", object("json", r.Output)
+}
+
+func (r *run) hasLargeOutput() bool {
+	if len(r.Output) < outputInline-len(`{"json":}`) {
+		return false
+	}
+	_, data := r.storedOutput()
+	return len(data) >= outputInline
 }
 
 func notFoundRun() *reply {
@@ -144,6 +169,9 @@ func (e *Emulator) retrieve(c *call) *reply {
 	r := e.find(c.env.ID, c.r.PathValue("run"))
 	if r == nil {
 		return notFoundRun()
+	}
+	if refused := c.denied("read", r.things()...); refused != nil {
+		return refused
 	}
 	return success(e.detail(r, c.version(), c.origin()))
 }
@@ -175,7 +203,7 @@ func (e *Emulator) packetSeal(parts ...string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// packet serves a large value as it is stored: outputs as SuperJSON.
+// packet serves a large value as it is stored.
 func (e *Emulator) packet(c *call) *reply {
 	id, what, q := c.r.PathValue("run"), c.r.PathValue("what"), c.r.URL.Query()
 	ends, _ := strconv.ParseInt(q.Get("Expires"), 10, 64)
@@ -185,17 +213,14 @@ func (e *Emulator) packet(c *call) *reply {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	r := e.runs[id]
-	switch {
-	case r == nil:
-	case what == "output" && r.Output != nil:
-		return &reply{status: http.StatusOK, kind: "application/super+json", raw: object("json", r.Output)}
-	case what == "payload" && r.PayloadType == "application/json":
-		return &reply{status: http.StatusOK, kind: r.PayloadType, raw: r.Payload}
-	case what == "payload" && r.PayloadType != "application/store":
-		var stored string
-		_ = json.Unmarshal(r.Payload, &stored) // a text by its type
-		return &reply{status: http.StatusOK, kind: r.PayloadType, raw: []byte(stored)}
+	if r := e.runs[id]; r != nil {
+		kind, data := r.storedPayload()
+		if what == "output" {
+			kind, data = r.storedOutput()
+		}
+		if data != nil && kind != "application/store" {
+			return &reply{status: http.StatusOK, kind: kind, raw: data}
+		}
 	}
 	return &reply{status: http.StatusNotFound, kind: "application/xml", raw: []byte("<Error><Code>NoSuchKey</Code></Error>")}
 }

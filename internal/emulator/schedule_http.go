@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -68,7 +70,6 @@ func goodWindow(s string) bool {
 
 // refuse says why a schedule may not be, in the server's order: cron, task, zone.
 func (e *Emulator) refuse(b scheduleBody, origin string) *reply {
-	unprocessable := func(text string) *reply { return failure(http.StatusUnprocessableEntity, text) }
 	_, zoneErr := time.LoadLocation(b.zone)
 	zone := b.zone
 	if zoneErr != nil || zone == "Local" {
@@ -79,13 +80,13 @@ func (e *Emulator) refuse(b scheduleBody, origin string) *reply {
 	case errors.Is(err, errTooFewFields):
 		return failure(http.StatusInternalServerError, "Internal Server Error")
 	case err != nil:
-		return unprocessable("Invalid cron expression: " + err.Error())
+		return unprocessable("Invalid cron expression: %v", err)
 	case !known:
-		return unprocessable("Task with identifier " + b.task + " not found in project.")
+		return unprocessable("Task with identifier %s not found in project.", b.task)
 	case !task.Scheduled:
-		return unprocessable("Task with identifier " + b.task + " is not a scheduled task.")
+		return unprocessable("Task with identifier %s is not a scheduled task.", b.task)
 	case zone != b.zone:
-		return unprocessable("Invalid IANA timezone: '" + b.zone + "'. View the list of valid timezones at " + origin + "/timezones")
+		return unprocessable("Invalid IANA timezone: '%s'. View the list of valid timezones at %s/timezones", b.zone, origin)
 	}
 	return nil
 }
@@ -193,7 +194,7 @@ func (s *schedule) env(short string) scheduleEnv {
 		v.Slug = s.Env.Kind
 	}
 	if s.Env.Kind == dev {
-		v.UserName = "Developer"
+		v.UserName = developer
 	}
 	return v
 }
@@ -246,10 +247,11 @@ func (e *Emulator) switchSchedule(c *call, active bool) *reply {
 }
 
 func (e *Emulator) listSchedules(c *call) *reply {
-	page, okPage := pageNumber(c.r.URL.Query().Get("page"), 1)
-	size, okSize := pageNumber(c.r.URL.Query().Get("perPage"), perPageDefault)
-	if !okPage || !okSize {
-		return failure(http.StatusBadRequest, "Invalid query parameters")
+	var issues []issue
+	page := pageNumber(c.r.URL.Query(), "page", 1, &issues)
+	size := pageNumber(c.r.URL.Query(), "perPage", perPageDefault, &issues)
+	if len(issues) > 0 {
+		return issueList("Invalid request parameters", "issues", issues)
 	}
 	size = min(size, perPageAtMost)
 	e.mu.Lock()
@@ -275,10 +277,24 @@ func (e *Emulator) listSchedules(c *call) *reply {
 		"currentPage", page, "totalPages", (count+size-1)/size, "count", count)))
 }
 
-func pageNumber(s string, absent int) (int, bool) {
-	if s == "" {
-		return absent, true
+// pageNumber reads a whole number from 1 up; beyond a million it makes no difference.
+func pageNumber(q url.Values, name string, absent int, issues *[]issue) int {
+	if !q.Has(name) {
+		return absent
 	}
-	n, err := strconv.Atoi(s)
-	return n, err == nil && n >= 1 && n <= 1<<20
+	n, err := strconv.ParseFloat(q.Get(name), 64)
+	wrong := issue{Code: "invalid_type", Expected: "number", Received: "nan", Path: []any{name}, Message: "Expected number, received nan"}
+	switch {
+	case q.Get(name) == "":
+		n = 0 // as JavaScript reads it
+		fallthrough
+	case err == nil && n <= 0:
+		wrong = issue{Code: "too_small", Path: []any{name}, Message: "Number must be greater than 0"}
+	case err == nil && n != math.Trunc(n):
+		wrong = issue{Code: "invalid_type", Expected: "integer", Received: "float", Path: []any{name}, Message: "Expected integer, received float"}
+	case err == nil:
+		return int(min(n, 1<<20))
+	}
+	*issues = append(*issues, wrong)
+	return absent
 }

@@ -89,30 +89,34 @@ func (e *Emulator) tick(s *schedule) {
 
 func (e *Emulator) fire(s *schedule, nominal instant) {
 	e.create(s.Env, s.Task, order{
-		payload: e.schedulePayload(s, nominal), payloadType: "application/json", schedule: s.ID, nominal: nominal,
+		payload: e.schedulePayload(s, nominal), payloadType: "application/super+json", schedule: s.ID, nominal: nominal,
 	}, "")
 	s.Last = nominal
 	e.keep(s)
 }
 
-// schedulePayload is what a scheduled task is given.
+// schedulePayload is what a scheduled task is given, as the text in which it is
+// stored: SuperJSON, which tells dates from other texts.
 func (e *Emulator) schedulePayload(s *schedule, nominal instant) json.RawMessage {
-	upcoming := []string{}
+	upcoming, isDate := []string{}, json.RawMessage(`["Date"]`)
+	dates := []any{"timestamp", isDate}
 	for at := nominal; len(upcoming) < upcomingTicks; {
 		if at = e.following(s, at); at == 0 {
 			break
 		}
+		dates = append(dates, fmt.Sprintf("upcoming.%d", len(upcoming)), isDate)
 		upcoming = append(upcoming, at.iso())
 	}
 	var last, external json.RawMessage
 	if s.Last != 0 {
-		last = quoted(s.Last.iso())
+		last, dates = quoted(s.Last.iso()), append(dates, "lastTimestamp", isDate)
 	}
 	if s.External != nil {
 		external = quoted(*s.External)
 	}
-	return object("scheduleId", s.ID, "type", "IMPERATIVE", "timestamp", nominal.iso(), "lastTimestamp", last,
+	payload := object("scheduleId", s.ID, "type", "IMPERATIVE", "timestamp", nominal.iso(), "lastTimestamp", last,
 		"externalId", external, "timezone", s.Zone, "upcoming", upcoming)
+	return quoted(string(object("json", payload, "meta", object("values", object(dates...), "v", 1))))
 }
 
 func (e *Emulator) keep(s *schedule) { e.journal.put(entry{Schedule: s}) }

@@ -30,6 +30,9 @@ func TestSchedulesAreRefusedInTheServersWords(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { a.do("POST", "/api/v1/schedules", tt.body).is(tt.status, tt.want) })
 	}
+	a.get("/api/v1/schedules?page=0").is(400, `{"error":"Invalid request parameters","issues":[{"code":"too_small","path":["page"],"message":"Number must be greater than 0"}]}`)
+	a.get("/api/v1/schedules?perPage=x").is(400, `{"error":"Invalid request parameters","issues":[{"code":"invalid_type","expected":"number","received":"nan","path":["perPage"],"message":"Expected number, received nan"}]}`)
+	a.get("/api/v1/schedules?page=9999999999&perPage=1000").is(200, `{"data":[],"pagination":{"currentPage":1048576,"totalPages":0,"count":0}}`)
 	for _, method := range []string{"GET", "DELETE"} {
 		a.do(method, "/api/v1/schedules/sched_none", "").is(404, `{"error":"Schedule not found"}`)
 	}

@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -132,7 +133,7 @@ func TestARunThatStoppedAfterACancelHasItsMembers(t *testing.T) {
 }
 
 func TestALargeOutputIsReadWithoutAKeyForFiveMinutes(t *testing.T) {
-	big := quoted(strings.Repeat("x", outputInline))
+	big := object("x", strings.Repeat("x", outputInline))
 	inBubble(t, Config{Tasks: map[string]Task{"x": {Output: big}}}, func(t *testing.T, e *Emulator, a *api) {
 		id := a.trigger("x", `{}`)
 		after(time.Second)
@@ -195,4 +196,38 @@ func TestSchedulesAndTheirRunsHaveTheirMembers(t *testing.T) {
 		}
 		wantShape(t, "schedule-deactivated", a.do("POST", "/api/v1/schedules/"+id+"/deactivate", "").object())
 	})
+}
+
+func TestAnOutputIsLargeByTheBytesThatAreStored(t *testing.T) {
+	for name, tt := range map[string]struct {
+		output json.RawMessage
+		kind   string // of the large one; empty: inline
+		body   string
+	}{
+		"an object, large with its envelope": {object("x", strings.Repeat("x", outputInline-17)), "application/super+json",
+			`{"json":{"x":"` + strings.Repeat("x", outputInline-17) + `"}}`},
+		"an object, a byte less": {object("x", strings.Repeat("x", outputInline-18)), "", ""},
+		"a text":                 {quoted(strings.Repeat("x", outputInline)), "text/plain", strings.Repeat("x", outputInline)},
+		"a text, a byte less":    {quoted(strings.Repeat("x", outputInline-1)), "", ""},
+		"a text of escapes":      {quoted(strings.Repeat("\n", outputInline-1)), "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, Config{Tasks: map[string]Task{"x": {Output: tt.output}}}, func(t *testing.T, e *Emulator, a *api) {
+				id := a.trigger("x", `{}`)
+				after(time.Second)
+				r := a.run(id)
+				address, _ := r["outputPresignedUrl"].(string)
+				if tt.kind == "" {
+					if address != "" || r["output"] == nil {
+						t.Error("it is not inline")
+					}
+					return
+				}
+				got := a.get(strings.TrimPrefix(address, "http://emulator.test"))
+				if got.status != 200 || got.header.Get("Content-Type") != tt.kind || got.raw != tt.body {
+					t.Errorf("got %d %s, %d bytes; want %s and %d bytes", got.status, got.header.Get("Content-Type"), len(got.raw), tt.kind, len(tt.body))
+				}
+			})
+		})
+	}
 }

@@ -62,3 +62,14 @@ func TestTheLogNamesAnUnknownTaskOnce(t *testing.T) {
 		t.Errorf("log says it %d times, want once and no payload: %s", n, log.String())
 	}
 }
+
+func TestTheLogSaysThatAnUnknownTaskWaits(t *testing.T) {
+	var log bytes.Buffer
+	inBubble(t, Config{Strict: true, Log: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, e *Emulator, a *api) {
+		a.trigger("mystery", `{}`)
+		after(2 * time.Second)
+	})
+	if !strings.Contains(log.String(), "unknown task waits") || !strings.Contains(log.String(), "task=mystery") {
+		t.Errorf("log is %s", log.String())
+	}
+}

@@ -47,6 +47,10 @@ type Task struct {
 	steps  func(payload json.RawMessage) int // number of steps of one in steps
 }
 
+// internalError begins the message of an error of the platform itself; its code and a
+// parenthesis follow.
+const internalError = "trigger.dev internal error ("
+
 // TaskError is what a task throws, and what retrieve shows of a run that failed.
 type TaskError struct {
 	Name       string `json:"name,omitempty"`
@@ -70,7 +74,7 @@ func (t Task) fails(attempt int) bool {
 // its own code.
 func (t Task) failure() *TaskError {
 	internal := func(code string) *TaskError {
-		return &TaskError{Message: "trigger.dev internal error (" + code + ")"}
+		return &TaskError{Message: internalError + code + ")"}
 	}
 	switch {
 	case t.Error != nil:

@@ -1,9 +1,6 @@
 package emulator
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"net/http"
 	"slices"
 	"time"
@@ -30,25 +27,28 @@ func (e *Emulator) trigger(c *call) *reply {
 	}
 	if key := c.r.Header.Get("idempotency-key"); key != "" {
 		o.key = key
-		if o.shownKey == "" {
-			o.shownKey = key
-		}
 	}
 	if ttl := c.r.Header.Get("idempotency-key-ttl"); ttl != "" {
 		o.keyTTL = ttl
+	}
+	task := c.r.PathValue("task")
+	if refused := c.denied("trigger", "tasks:"+task); refused != nil && c.denied("write", "tasks:"+task) != nil {
+		return refused
 	}
 	callKey := c.r.Header.Get("x-trigger-request-idempotency-key")
 	if r := e.repeated(c.env, callKey); r != nil {
 		return e.again(c, r, false)
 	}
-	task := c.r.PathValue("task")
+	if refused := o.refuseAtOnce(e.clock.now()); refused != nil {
+		return refused
+	}
 	if r := e.holder(c.env, task, o.key); r != nil {
 		return e.again(c, r, true)
 	}
 	if refused := o.refuse(); refused != nil {
 		return refused
 	}
-	return triggered(c, e.create(c.env, task, o, callKey), false)
+	return e.triggered(c, e.create(c.env, task, o, callKey), false)
 }
 
 // repeated finds the run that the same request has made before.
@@ -74,9 +74,11 @@ func (e *Emulator) holder(v env, task, key string) *run {
 	return r
 }
 
+// freeKey takes the key off a run, which then shows it no more.
 func (e *Emulator) freeKey(r *run) {
 	delete(e.byKey, keySlot(r.Env.ID, r.Task, r.Key))
 	r.KeyFree = true
+	e.touch(r)
 	e.record(r)
 }
 
@@ -93,6 +95,7 @@ func (e *Emulator) create(v env, task string, o order, callKey string) *run {
 	if o.nominal != 0 {
 		r.Created = o.nominal
 	}
+	r.Number = len(e.peek(v.ID, byTask, task)) + 1
 	if r.Key != "" {
 		r.KeyEnds = now.plus(keyLife(o.keyTTL))
 	}
@@ -104,36 +107,26 @@ func (e *Emulator) create(v env, task string, o order, callKey string) *run {
 	e.index(r)
 	e.admit(r)
 	e.changed(r)
+	r.joined = r.Seq
 	return r
 }
 
 // again answers with a run that is there already.
 func (e *Emulator) again(c *call, r *run, cached bool) *reply {
 	r.Asked++
+	e.touch(r)
 	e.record(r)
-	return triggered(c, r, cached)
+	return e.triggered(c, r, cached)
 }
 
 // triggered is the answer to a trigger: always 200, with a token that may read the
 // run.
-func triggered(c *call, r *run, cached bool) *reply {
+func (e *Emulator) triggered(c *call, r *run, cached bool) *reply {
 	scopes := []string{"read:runs:" + r.ID, "write:inputStreams:" + r.ID}
 	claims := object("sub", c.env.ID, "pub", true, "scopes", scopes)
 	return success(object("id", r.ID, "isCached", cached)).
 		set("x-trigger-jwt-claims", string(claims)).
-		set("x-trigger-jwt", signToken(bearer(c.r), c.env.ID, scopes))
-}
-
-// signToken makes the public token of a run, good for one hour of real time.
-func signToken(key, sub string, scopes []string) string {
-	now := time.Now().Unix()
-	part := base64.RawURLEncoding.EncodeToString
-	head := part(object("alg", "HS256"))
-	body := part(object("sub", sub, "pub", true, "scopes", scopes, "iss", "https://id.trigger.dev",
-		"aud", "https://api.trigger.dev", "iat", now, "exp", now+int64(time.Hour/time.Second)))
-	mac := hmac.New(sha256.New, []byte(key))
-	mac.Write([]byte(head + "." + body))
-	return head + "." + body + "." + part(mac.Sum(nil))
+		set("x-trigger-jwt", signToken(e.doors[c.env.ID].key, c.env.ID, scopes))
 }
 
 // resetKey gives an idempotency key free.

@@ -78,13 +78,14 @@ func TestIdempotencyKeyTTLTakesOneUnitOnly(t *testing.T) {
 
 func TestABadTriggerBodyIsRefusedInTheServersWords(t *testing.T) {
 	_, a := start(t, Config{})
-	manyTags, _ := json.Marshal(strings.Split(strings.Repeat("a,", 11)+"a", ","))
+	manyTags, _ := json.Marshal(strings.Split(strings.Repeat("a,", 11)+" ", ",")) // a blank one counts
 	tests := []struct {
 		name, body string
 		status     int
 		want       string
 	}{
 		{"empty", "", 400, `{"error":"Request body is empty"}`},
+		{"blank", " \n", 400, `{"error":"Invalid JSON"}`},
 		{"no JSON", "{", 400, `{"error":"Invalid JSON"}`},
 		{"falsy", "null", 400, `{"error":"Invalid JSON"}`},
 		{"a list", "[]", 400, `{"error":"Validation error: Expected object, received array"}`},
@@ -97,6 +98,10 @@ func TestABadTriggerBodyIsRefusedInTheServersWords(t *testing.T) {
 		{"twelve tags", fmt.Sprintf(`{"options":{"tags":%s}}`, manyTags), 422, `{"error":"Runs can only have 10 tags, you're trying to set 12."}`},
 		{"a long key", fmt.Sprintf(`{"options":{"idempotencyKey":%q}}`, strings.Repeat("k", 2049)), 400, `{"error":"Validation error: String must contain at most 2048 character(s) at \"options.idempotencyKey\""}`},
 		{"much metadata", fmt.Sprintf(`{"options":{"metadata":{"a":%q}}}`, strings.Repeat("x", 262144)), 413, `{"error":"Metadata exceeds maximum size of 262144 bytes"}`},
+		{"a debounce without a delay", `{"options":{"debounce":{"key":"k","delay":"1 h"}}}`, 422, `{"error":"Debounce requires a valid delay duration. Provided: 1 h"}`},
+		{"a debounce with two delays", `{"options":{"delay":"1h","debounce":{"key":"k","delay":"1 h"}}}`, 422,
+			`{"error":"Invalid debounce delay: 1 h. Supported formats: {number}s, {number}m, {number}h, {number}d, {number}w"}`},
+		{"an unknown region", `{"options":{"region":"moon"}}`, 422, `{"error":"Region 'moon' not found."}`},
 		{"an unknown version", `{"options":{"lockToVersion":"20260101.1"}}`, 422, `{"error":"Task locked to version '20260101.1', but no worker found with that version."}`},
 	}
 	for _, tt := range tests {
@@ -253,5 +258,67 @@ func TestTheReadableKeyIsRetrievedAndTheStoredOneListed(t *testing.T) {
 	}
 	if raw := a.get("/api/v1/runs").raw; !strings.Contains(raw, `"idempotencyKey":"5e884898"`) {
 		t.Errorf("list is %s", raw)
+	}
+}
+
+func TestTooManyTagsAreRefusedBeforeTheKeyIsLookedUpAndAnUnknownVersionAfter(t *testing.T) {
+	_, a := start(t, Config{})
+	first := a.trigger("x", `{"options":{"idempotencyKey":"k"}}`)
+	got := a.do("POST", "/api/v1/tasks/x/trigger", `{"options":{"idempotencyKey":"k","tags":["1","2","3","4","5","6","7","8","9","10","11"]}}`)
+	got.is(422, `{"error":"Runs can only have 10 tags, you're trying to set 11."}`)
+	if again := a.trigger("x", `{"options":{"idempotencyKey":"k","lockToVersion":"none"}}`); again != first {
+		t.Errorf("got %s, want the run that holds the key, %s", again, first)
+	}
+}
+
+func TestADebouncedRunIsDelayed(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, e *Emulator, a *api) {
+		id := a.trigger("x", `{"options":{"debounce":{"key":"k","delay":"1h"}}}`)
+		if got, want := a.run(id)["delayedUntil"], e.clock.now().plus(time.Hour).iso(); got != want {
+			t.Errorf("delayed until %v, want %s", got, want)
+		}
+	})
+}
+
+func TestAKeyThatIsGivenUpIsShownNoMore(t *testing.T) {
+	inBubble(t, Config{Tasks: map[string]Task{"bad": {Status: "FAILED"}}}, func(t *testing.T, e *Emulator, a *api) {
+		const body = `{"options":{"idempotencyKey":"k"}}`
+		const readable = `{"options":{"idempotencyKey":"hash","idempotencyKeyOptions":{"key":"order-1","scope":"run"}}}`
+		first, named := a.trigger("bad", body), a.trigger("bad", readable)
+		after(time.Second)
+		for id, want := range map[string]any{first: "k", named: "order-1"} {
+			if got := a.run(id)["idempotencyKey"]; got != want {
+				t.Errorf("a failed run shows %v until the key is asked for, want %v", got, want)
+			}
+		}
+		a.trigger("bad", body)
+		a.trigger("bad", readable)
+		if got := a.run(first)["idempotencyKey"]; got != nil {
+			t.Errorf("retrieve still shows %v", got)
+		}
+		if got := a.run(named)["idempotencyKey"]; got != "order-1" {
+			t.Errorf("the readable key is %v, want it kept", got)
+		}
+		listed := a.get("/api/v1/runs").object()["data"].([]any)
+		for _, item := range listed {
+			r := item.(map[string]any)
+			if free := r["id"] == first || r["id"] == named; free != (r["idempotencyKey"] == nil) {
+				t.Errorf("list shows %v of %v", r["idempotencyKey"], r["id"])
+			}
+		}
+		for _, item := range a.get("/emulator/runs").object()["runs"].([]any) {
+			r := item.(map[string]any)
+			if held := r["id"] != first && r["id"] != named; r["idempotencyKey"] == nil || r["holdsIdempotencyKey"] != held {
+				t.Errorf("the control shows %v, held %v", r["idempotencyKey"], r["holdsIdempotencyKey"])
+			}
+		}
+	})
+}
+
+func TestTheKeyInTheHeaderIsTheOneThatIsShown(t *testing.T) {
+	_, a := start(t, Config{})
+	id := a.with("idempotency-key", "head").trigger("x", `{"options":{"idempotencyKey":"body"}}`)
+	if got := a.run(id)["idempotencyKey"]; got != "head" {
+		t.Errorf("got %v, want head", got)
 	}
 }
