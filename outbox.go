@@ -23,6 +23,7 @@ type outbox struct {
 	task    func(job.Job) string
 	// submitted hears of every job that has just got its run.
 	submitted func(job.Job)
+	failpoint *failpoint
 
 	wake  chan struct{}
 	slots chan struct{} // one for each send under way
@@ -178,8 +179,11 @@ func (o *outbox) submit(ctx context.Context, j job.Job) bool {
 		return false
 	}
 	j = step.Job
+	o.failpoint.at("submit.held")
 	sent := o.adapter.submit(ctx, j, !j.SentAt.Equal(hold.At))
+	o.failpoint.at("submit.answered")
 	j, ok := o.apply(ctx, j.ID, sent.event)
+	o.failpoint.at("submit.stored")
 	if ok {
 		o.report(j, sent)
 	}
@@ -187,15 +191,21 @@ func (o *outbox) submit(ctx context.Context, j job.Job) bool {
 }
 
 func (o *outbox) cancel(ctx context.Context, j job.Job) (moved bool) {
-	for _, ev := range o.adapter.cancel(ctx, j) {
+	events := o.adapter.cancel(ctx, j)
+	o.failpoint.at("cancel.answered")
+	for _, ev := range events {
 		after, ok := o.apply(ctx, j.ID, ev)
-		moved = moved || ok
-		if ok && ev.Kind == job.Unreached {
+		if !ok {
+			continue
+		}
+		moved = true
+		if ev.Kind == job.Unreached {
 			o.log.Warn("cannot cancel a run, trying again", "job", j.ID, "run", j.RunID, "err", ev.Err, "next", ev.NextTry)
 		}
-		if ok && after.Done() {
+		if after.Done() && !j.Done() {
 			o.log.Info("cancel settled", "job", j.ID, "run", j.RunID, "status", after.Status())
 		}
+		j = after
 	}
 	return moved
 }

@@ -44,6 +44,8 @@ const (
 	// pollShare is the part of the rate limit that asking may use.
 	pollShare = 0.5
 	firstAsk  = 2 * time.Second
+	// hurriedInterval is the slowest pace where there is no realtime stream.
+	hurriedInterval = 30 * time.Second
 )
 
 func newPoller(store Store, a *adapter, interval time.Duration, log *slog.Logger) *poller {
@@ -65,6 +67,20 @@ func (p *poller) watch(j job.Job) {
 	if !known {
 		p.plan(j.ID, p.next(j, now()))
 	}
+}
+
+// hurry makes the slowest pace faster: nobody else brings news.
+func (p *poller) hurry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.interval = min(p.interval, hurriedInterval)
+}
+
+// slowest is the slowest pace.
+func (p *poller) slowest() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.interval
 }
 
 // plan moves an ask to an earlier time, never to a later one.
@@ -100,10 +116,11 @@ func (p *poller) next(j job.Job, at time.Time) time.Time {
 	if j.Done() {
 		from = j.Finished // closed by an event that Trigger.dev confirms in a moment
 	}
-	wait := min(max(at.Sub(from)/10, firstAsk), p.interval)
+	slowest := p.slowest()
+	wait := min(max(at.Sub(from)/10, firstAsk), slowest)
 	wait += time.Duration((rand.Float64() - 0.5) * 0.4 * float64(wait))
 	if from.After(at) {
-		return at.Add(min(from.Sub(at)+wait, p.interval))
+		return at.Add(min(from.Sub(at)+wait, slowest))
 	}
 	return at.Add(wait)
 }
@@ -210,7 +227,7 @@ type applier interface {
 // refresh asks Trigger.dev about the job's run and has the answer written. An error
 // says that it could not be asked, and then nothing has changed.
 func (a *adapter) refresh(ctx context.Context, rows applier, j job.Job, source string) (job.Job, error) {
-	ev, err := a.ask(ctx, j.RunID)
+	ev, err := a.ask(ctx, j)
 	if err != nil {
 		return j, err
 	}

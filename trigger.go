@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 	"unicode/utf16"
 
@@ -25,7 +25,6 @@ type adapter struct {
 	client       *triggerdev.Client
 	installation string
 	log          *slog.Logger
-	environment  atomic.Pointer[string] // id of the key's environment, once known
 	health       *triggerHealth
 	unknown      func(raw string) // counts statuses that sidejob does not know
 }
@@ -37,6 +36,9 @@ const (
 	submitTimeout = 14 * time.Second
 	// parked delays a run that is made only to be canceled.
 	parked = 30 * 24 * time.Hour
+	// doubtLasts is how long a run of an earlier submit may stay hidden from every
+	// look-up.
+	doubtLasts = time.Minute
 	// cancelRecheck is when a cancel that was taken but has not shown is repeated.
 	cancelRecheck = 5 * time.Second
 	// maxRemoteTag is the longest tag Trigger.dev takes, in UTF-16 units.
@@ -68,12 +70,16 @@ func (a *adapter) submit(ctx context.Context, j job.Job, inDoubt bool) submissio
 	a.health.note(err)
 	switch triggerdev.OutcomeOf(err) {
 	case triggerdev.Accepted:
-		a.inEnvironment(done.Environment)
 		return submission{
 			event:  job.Event{Kind: job.Submitted, At: now(), Source: "submit", Run: job.Run{ID: done.ID, Environment: done.Environment}},
 			cached: done.IsCached && !inDoubt,
 		}
 	case triggerdev.Refused:
+		if inDoubt && now().Sub(j.SentAt) < doubtLasts {
+			// A queue that is full by now refuses this submit and knows nothing of
+			// the earlier one.
+			return submission{event: unreached(j, "submit", err, true)}
+		}
 		return submission{event: job.Event{Kind: job.Refused, At: now(), Source: "submit", Err: err.Error(), Details: refusalDetails(err)}}
 	case triggerdev.NotReached:
 		return submission{event: unreached(j, "submit", err, inDoubt)}
@@ -81,9 +87,19 @@ func (a *adapter) submit(ctx context.Context, j job.Job, inDoubt bool) submissio
 	return submission{event: unreached(j, "submit", err, true)}
 }
 
-// find looks for a run that carries the job's own tag. The list lags, so a run
-// that is not found may still be there; the idempotency key covers that.
+// find looks for a run that carries the job's own tag: in the realtime snapshot,
+// which is current but sees a day only, and else in the list, which lags. A run that
+// is in neither may still be there; the idempotency key covers that.
 func (a *adapter) find(ctx context.Context, j job.Job) (job.Run, bool, error) {
+	runs, err := a.client.Snapshot(ctx, j.IdempotencyKey)
+	for _, run := range runs {
+		if slices.Contains(run.Tags, j.IdempotencyKey) {
+			return job.Run{ID: run.ID}, true, nil
+		}
+	}
+	if err != nil && !errors.Is(err, triggerdev.ErrNoRealtime) {
+		return job.Run{}, false, err
+	}
 	page, err := a.client.List(ctx, triggerdev.ListFilter{
 		Tags: []string{j.IdempotencyKey}, From: j.Created.Add(-24 * time.Hour), Size: 10,
 	})
@@ -176,7 +192,7 @@ func (a *adapter) cancel(ctx context.Context, j job.Job) (events []job.Event) {
 		at := now()
 		events = append(events, job.Event{Kind: job.Stopping, At: at, Source: "cancel", Run: job.Run{ID: j.RunID}, NextTry: at.Add(cancelRecheck)})
 	}
-	if seen, err := a.ask(ctx, j.RunID); err == nil {
+	if seen, err := a.ask(ctx, j); err == nil {
 		seen.Source = "cancel"
 		events = append(events, seen)
 	}
@@ -186,54 +202,52 @@ func (a *adapter) cancel(ctx context.Context, j job.Job) (events []job.Event) {
 	return events
 }
 
-// ask is what Trigger.dev says of a run now: seen, or missing. An error says that
-// it could not be asked, which is no news of the run.
-func (a *adapter) ask(ctx context.Context, runID string) (job.Event, error) {
-	run, err := a.client.Retrieve(ctx, runID)
+// ask is what Trigger.dev says of a job's run now: seen, or missing. An error says
+// that it could not be asked, which is no news of the run.
+func (a *adapter) ask(ctx context.Context, j job.Job) (job.Event, error) {
+	run, err := a.client.Retrieve(ctx, j.RunID)
 	a.health.note(err)
 	if triggerdev.NotFound(err) {
-		return a.missing(ctx, runID)
+		return a.missing(ctx, j)
 	}
 	if err != nil {
-		return job.Event{}, fmt.Errorf("ask for run %s: %w", runID, err)
+		return job.Event{}, fmt.Errorf("ask for run %s: %w", j.RunID, err)
 	}
 	if !job.KnownStatus(run.Status) {
 		a.unknown(run.Status)
-		a.log.Warn("trigger.dev used a status that this sidejob does not know", "run", runID, "status", run.Status)
+		a.log.Warn("trigger.dev used a status that this sidejob does not know", "run", run.ID, "status", run.Status)
 	}
 	output, err := a.output(ctx, run)
 	if err != nil {
-		return job.Event{}, fmt.Errorf("fetch output of run %s: %w", runID, err)
+		return job.Event{}, fmt.Errorf("fetch output of run %s: %w", run.ID, err)
 	}
 	news := runNews(run, output)
-	if env := a.environment.Load(); env != nil {
-		news.Environment = *env
+	if j.Environment == "" && news.Environment == "" {
+		// The key has just found the run, so the run is in the key's environment.
+		news.Environment, _ = a.keyEnvironment(ctx)
 	}
 	return job.Event{Kind: job.Seen, At: now(), Run: news}, nil
 }
 
-// missing proves the key before a 404 counts for anything.
-func (a *adapter) missing(ctx context.Context, runID string) (job.Event, error) {
-	page, err := a.client.List(ctx, triggerdev.ListFilter{Size: 1, From: time.UnixMilli(1)})
-	a.health.note(err)
+// missing proves the key, in its environment, before a 404 counts for anything.
+func (a *adapter) missing(ctx context.Context, j job.Job) (job.Event, error) {
+	env, err := a.keyEnvironment(ctx)
 	if err != nil {
-		return job.Event{}, fmt.Errorf("prove the key after a 404 for run %s: %w", runID, err)
+		return job.Event{}, fmt.Errorf("prove the key after a 404 for run %s: %w", j.RunID, err)
 	}
-	ev := job.Event{Kind: job.Missing, At: now(), Run: job.Run{ID: runID}}
-	if len(page.Runs) > 0 && page.Runs[0].Env != nil {
-		a.inEnvironment(page.Runs[0].Env.ID)
-	}
-	if env := a.environment.Load(); env != nil {
-		ev.KeyProved = true
-		ev.Run.Environment = *env
-	}
-	return ev, nil
+	return job.Event{Kind: job.Missing, At: now(), KeyProved: env != "", Run: job.Run{ID: j.RunID, Environment: env}}, nil
 }
 
-func (a *adapter) inEnvironment(id string) {
-	if id != "" {
-		a.environment.Store(&id)
+// keyEnvironment is the id of the environment that the key is of, read off its
+// newest run; "" where the list shows none. It is asked anew each time: the key may
+// be replaced by one of another environment at any moment.
+func (a *adapter) keyEnvironment(ctx context.Context) (string, error) {
+	page, err := a.client.List(ctx, triggerdev.ListFilter{Size: 1, From: time.UnixMilli(1)})
+	a.health.note(err)
+	if err != nil || len(page.Runs) == 0 || page.Runs[0].Env == nil {
+		return "", err
 	}
+	return page.Runs[0].Env.ID, nil
 }
 
 // output is what a completed run returned, nil for nothing. What is too large to

@@ -11,7 +11,8 @@ import (
 )
 
 // triggerHealth is what the last calls say about Trigger.dev: whether it answers,
-// and takes the key. It is for people; no decision about a job rests on it.
+// and takes the key. It is for people, and spares sweeps; no decision about a job
+// rests on it.
 type triggerHealth struct {
 	log *slog.Logger
 
@@ -19,7 +20,7 @@ type triggerHealth struct {
 	failing    int       // calls in a row that did not get through
 	since      time.Time // the first of them
 	reason     string
-	keyRefused bool
+	keyRefused error // the last refusal; nil when the key is taken
 }
 
 // degradedAfter is how many calls in a row must fail before Trigger.dev counts as
@@ -35,10 +36,10 @@ func (h *triggerHealth) note(err error) {
 	defer h.mu.Unlock()
 	refused := triggerdev.KeyRefused(err)
 	if !refused && answered(err) {
-		if h.keyRefused || h.failing >= degradedAfter {
+		if h.keyRefused != nil || h.failing >= degradedAfter {
 			h.log.Info("trigger.dev answers again")
 		}
-		h.failing, h.reason, h.keyRefused = 0, "", false
+		h.failing, h.reason, h.keyRefused = 0, "", nil
 		return
 	}
 	if h.failing == 0 {
@@ -47,12 +48,22 @@ func (h *triggerHealth) note(err error) {
 	h.failing++
 	h.reason = err.Error()
 	switch {
-	case refused && !h.keyRefused:
+	case refused && h.keyRefused == nil:
 		h.log.Error("trigger.dev refuses the key: no job changes, and sending goes on when the key works again", "err", err)
 	case !refused && h.failing == degradedAfter:
 		h.log.Warn("trigger.dev does not answer; jobs wait", "err", err)
 	}
-	h.keyRefused = refused
+	h.keyRefused = nil
+	if refused {
+		h.keyRefused = err
+	}
+}
+
+// refusal is why the key is not taken, nil while it is.
+func (h *triggerHealth) refusal() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.keyRefused
 }
 
 // answered tells whether the service itself replied, whatever it said.
@@ -69,10 +80,18 @@ func (h *triggerHealth) state() (state, reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case h.keyRefused:
+	case h.keyRefused != nil:
 		return "degraded", "Trigger.dev refuses the key: " + h.reason
 	case h.failing >= degradedAfter:
 		return "degraded", "Trigger.dev has not answered since " + h.since.Format(timeLayout) + ": " + h.reason
 	}
 	return "ok", ""
+}
+
+// signOfLife asks for a sign of life where the last calls had none, since there may be
+// no job left whose calls would bring one.
+func (a *adapter) signOfLife(ctx context.Context) {
+	if state, _ := a.health.state(); state != "ok" {
+		a.health.note(a.client.Ping(ctx))
+	}
 }

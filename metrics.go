@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"sidejob/internal/job"
+)
+
+// health answers whether sidejob works, and counts what it does.
+type health struct {
+	store     Store
+	trigger   *triggerHealth // nil when Trigger.dev is switched off
+	set       *metrics.Set
+	begun     time.Time
+	reconcile func() bool // the first sweep is over
+	runsURL   string
+}
+
+func newHealth(store Store, trigger *triggerHealth) *health {
+	return &health{store: store, trigger: trigger, set: metrics.NewSet(), begun: time.Now(), reconcile: func() bool { return true }}
+}
+
+// livez says that the process serves requests, nothing more.
+func livez(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, struct {
+		Status string `json:"status"`
+	}{"ok"})
+}
+
+// readyView is the body of /readyz.
+type readyView struct {
+	Status string   `json:"status" enum:"ready,degraded,not ready"`
+	Notes  []string `json:"notes"`
+}
+
+const readyTimeout = 2 * time.Second
+
+// readyz is 503 only when requests cannot be served: without the database. All else
+// that is amiss is told in notes.
+func (h *health) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	if err := h.store.Ping(ctx); err != nil {
+		writeJSON(w, http.StatusServiceUnavailable, readyView{Status: "not ready", Notes: []string{"the database does not answer"}})
+		return
+	}
+	view := readyView{Status: "ready", Notes: []string{}}
+	if !h.reconcile() {
+		view.Notes = append(view.Notes, "still reconciling with Trigger.dev")
+	}
+	if _, reason := h.triggerState(); reason != "" && h.trigger != nil {
+		view.Notes = append(view.Notes, reason)
+	}
+	if len(view.Notes) > 0 {
+		view.Status = "degraded"
+	}
+	writeJSON(w, http.StatusOK, view)
+}
+
+func (h *health) triggerState() (state, reason string) {
+	if h.trigger == nil {
+		return "off", "Trigger.dev is switched off"
+	}
+	return h.trigger.state()
+}
+
+// statsView is the body of /api/stats.
+type statsView struct {
+	Jobs           map[job.Executor]map[job.Status]int64 `json:"jobs" doc:"By executor and status"`
+	Outbox         outboxView                            `json:"outbox" doc:"Submits and cancels owed to Trigger.dev"`
+	CancelsPending int64                                 `json:"cancelsPending"`
+	SyncLagMs      int64                                 `json:"syncLagMs" doc:"How long ago the open run that was asked about longest ago was"`
+	Trigger        triggerView                           `json:"trigger"`
+	Version        string                                `json:"version"`
+	UptimeMs       int64                                 `json:"uptimeMs"`
+}
+
+type outboxView struct {
+	Depth    int64 `json:"depth"`
+	OldestMs int64 `json:"oldestMs"`
+}
+
+type triggerView struct {
+	State   string `json:"state" enum:"ok,degraded,off"`
+	Reason  string `json:"reason"`
+	RunsURL string `json:"runsUrl,omitempty" doc:"Where a run is shown, before its id; needs TRIGGER_PROJECT_REF"`
+}
+
+func (h *health) stats(ctx context.Context) (statsView, error) {
+	at := now()
+	s, err := h.store.Stats(ctx, at)
+	if err != nil {
+		return statsView{}, err
+	}
+	state, reason := h.triggerState()
+	return statsView{
+		Jobs: s.Jobs, Outbox: outboxView{Depth: s.Owed, OldestMs: age(at, s.OldestOwed)}, CancelsPending: s.CancelsPending,
+		SyncLagMs: age(at, s.OldestSynced), Trigger: triggerView{State: state, Reason: reason, RunsURL: h.runsURL},
+		Version: version(), UptimeMs: time.Since(h.begun).Milliseconds(),
+	}, nil
+}
+
+// age is how many milliseconds ago then was, 0 for never.
+func age(at, then time.Time) int64 {
+	if then.IsZero() || then.After(at) {
+		return 0
+	}
+	return at.Sub(then).Milliseconds()
+}
+
+// unknownStatus counts a word that this sidejob does not know.
+func (h *health) unknownStatus(string) {
+	h.set.GetOrCreateCounter("sidejob_unknown_status_total").Inc()
+}
+
+// request counts an answered request.
+func (h *health) request(method string, status int) {
+	h.set.GetOrCreateCounter(fmt.Sprintf(`sidejob_http_requests_total{method=%q,status="%d"}`, knownMethod(method), status)).Inc()
+}
+
+// knownMethod keeps a caller from making metrics.
+func knownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodPost, http.MethodDelete, http.MethodHead:
+		return method
+	}
+	return "other"
+}
+
+// metrics writes everything in Prometheus' text format. What the rows say is read
+// when it is asked for.
+func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
+	view, err := h.stats(r.Context())
+	if err != nil {
+		writeProblem(w, problemOf(err))
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	for _, executor := range []job.Executor{job.Internal, job.Trigger} {
+		for _, status := range []job.Status{job.Pending, job.Executing, job.Completed, job.Failed, job.Canceled} {
+			fmt.Fprintf(w, "sidejob_jobs{executor=%q,status=%q} %d\n", executor, status, view.Jobs[executor][status])
+		}
+	}
+	up := 0
+	if view.Trigger.State == "ok" {
+		up = 1
+	}
+	fmt.Fprintf(w, "sidejob_outbox_depth %d\nsidejob_outbox_oldest_seconds %g\n", view.Outbox.Depth, float64(view.Outbox.OldestMs)/1000)
+	fmt.Fprintf(w, "sidejob_cancels_pending %d\nsidejob_sync_lag_seconds %g\n", view.CancelsPending, float64(view.SyncLagMs)/1000)
+	fmt.Fprintf(w, "sidejob_trigger_up %d\nsidejob_uptime_seconds %g\n", up, float64(view.UptimeMs)/1000)
+	fmt.Fprintf(w, "sidejob_build_info{version=%q} 1\n", version())
+	h.set.GetOrCreateCounter("sidejob_unknown_status_total")
+	h.set.WritePrometheus(w)
+}
