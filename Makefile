@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: help
+help: ## Say what there is.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+.PHONY: run
+run: ## Run sidejob for development: API, webhook, SQLite, emulator.
+	go run . dev
+
+.PHONY: test
+test: ## Run all tests, shuffled and with the race detector.
+	go test -race -shuffle=on ./...
+
+.PHONY: lint
+lint: ## Check format, vet and staticcheck.
+	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	go vet ./...
+	$(STATICCHECK) ./...
+
+.PHONY: build
+build: ## Build the stripped, static binary into dist/.
+	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o dist/sidejob .
+
+.PHONY: bench
+bench: ## Measure the store and the emulator.
+	go test -run='^$$' -bench=. -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## Fuzz what the internet can send, 20 s each.
+	go test -run='^$$' -fuzz='^FuzzWebhookBody$$' -fuzztime=20s .
+	go test -run='^$$' -fuzz='^FuzzSignatureHeader$$' -fuzztime=20s .
+
+.PHONY: golden
+golden: ## Write the golden files anew.
+	go test -run='Transitions' ./internal/job -update

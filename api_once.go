@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"strings"
+)
+
+// once carries out a request that has an Idempotency-Key at most once: the reply is
+// kept, and given again to the same request.
+func (a *api) once(next http.Handler, w http.ResponseWriter, r *http.Request, body []byte) {
+	sent, given := r.Header["Idempotency-Key"]
+	if !given {
+		next.ServeHTTP(w, r)
+		return
+	}
+	name := strings.Join(sent, ",")
+	if name == "" || len(name) > 255 {
+		writeProblem(w, wrongMember("header.Idempotency-Key", "has %d characters; it has 1 to 255", len(name)))
+		return
+	}
+	// The escaped path holds no space, so no two requests have one key.
+	key := ReplyKey(r.Method + " " + r.URL.EscapedPath() + " " + name)
+	sum := sha256.Sum256(body)
+	kept, err := a.store.Reserve(r.Context(), Reservation{Key: key, Digest: hex.EncodeToString(sum[:]), Owner: a.owner, At: now()})
+	if err != nil {
+		writeProblem(w, problemOf(a.problem(err)))
+		return
+	}
+	if kept.Status != 0 {
+		replay(w, kept)
+		return
+	}
+	ctx := context.WithValue(r.Context(), onceKey{}, keyed{key: key, before: kept})
+	tape := &tape{header: http.Header{}}
+	defer func() {
+		a.keep(context.WithoutCancel(r.Context()), key, tape)
+		tape.play(w)
+	}()
+	next.ServeHTTP(tape, r.WithContext(ctx))
+}
+
+// keep stores replies that would be the same next time; after others, such as a
+// database that was busy, the request may be tried again.
+func (a *api) keep(ctx context.Context, key ReplyKey, t *tape) {
+	reply := Reply{}
+	if class := t.status / 100; class == 2 || class == 4 {
+		reply = Reply{Status: t.status, Body: t.body.Bytes(), Headers: map[string]string{}}
+		for _, name := range []string{"Content-Type", "Location", "Allow"} {
+			if v := t.header.Get(name); v != "" {
+				reply.Headers[name] = v
+			}
+		}
+	}
+	if err := a.store.Keep(ctx, key, reply); err != nil {
+		a.log.Error("the reply to a request with an Idempotency-Key was not kept", "err", err)
+	}
+}
+
+func replay(w http.ResponseWriter, kept Reply) {
+	for name, value := range kept.Headers {
+		w.Header().Set(name, value)
+	}
+	w.Header().Set("Idempotency-Replayed", "true")
+	w.WriteHeader(kept.Status)
+	_, _ = w.Write(kept.Body) // a caller that has left may ask again
+}
+
+// tape records a reply.
+type tape struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+// Header implements http.ResponseWriter.
+func (t *tape) Header() http.Header { return t.header }
+
+// Write implements http.ResponseWriter.
+func (t *tape) Write(b []byte) (int, error) {
+	t.WriteHeader(http.StatusOK)
+	return t.body.Write(b)
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (t *tape) WriteHeader(status int) {
+	if t.status == 0 {
+		t.status = status
+	}
+}
+
+// play gives the reply; nothing where the handler has panicked.
+func (t *tape) play(w http.ResponseWriter) {
+	if t.status == 0 {
+		return
+	}
+	for name, values := range t.header {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(t.status)
+	_, _ = w.Write(t.body.Bytes()) // a caller that has left may ask again
+}
+
+type onceKey struct{}
+
+// keyed is what a handler may know of its request's Idempotency-Key.
+type keyed struct {
+	key    ReplyKey
+	before Reply // of an earlier life of the request, which was not answered
+}
+
+// replyKeyOf is the key under which the request's jobs are noted, empty without
+// one.
+func replyKeyOf(ctx context.Context) ReplyKey {
+	k, _ := ctx.Value(onceKey{}).(keyed)
+	return k.key
+}
+
+// replyOf is what an earlier life of the request has done.
+func replyOf(ctx context.Context) Reply {
+	k, _ := ctx.Value(onceKey{}).(keyed)
+	return k.before
+}

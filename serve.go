@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"sidejob/internal/triggerdev"
+)
+
+// config is everything a server is made from, read and checked.
+type config struct {
+	database   string
+	registry   registry
+	hosts      []string // names of the private listener, beside loopback
+	syncEvery  time.Duration
+	drain      time.Duration
+	triggerOn  bool
+	triggerURL string
+	runsURL    string // where a run is shown, before its id; "" when nobody knows
+	key        func() string
+	secrets    webhookSecrets
+	tokenFile  string // "": no token is needed
+	token      string // instead of the file's
+	transport  http.RoundTripper
+	failpoint  *failpoint
+}
+
+// server is a running sidejob.
+type server struct {
+	cfg   config
+	log   *slog.Logger
+	store Store
+
+	api        *api
+	outbox     *outbox
+	poller     *poller
+	reconciler *reconciler
+	follower   *follower
+	private    http.Handler
+	public     http.Handler
+
+	draining, stopped context.Context
+	drain, stop       context.CancelFunc
+	work              sync.WaitGroup // goroutines of the rooms
+	sent              chan struct{}  // closed when the last send is over
+	stopPeriodics     func() error
+	listeners         []*http.Server
+	serving           sync.WaitGroup
+}
+
+// newServer opens the database and puts the rooms together. Nothing runs before
+// start.
+func newServer(ctx context.Context, cfg config, log *slog.Logger) (*server, error) {
+	store, err := openStore(ctx, cfg.database, now())
+	if err != nil {
+		return nil, err
+	}
+	s := &server{cfg: cfg, log: log, store: store, sent: make(chan struct{})}
+	s.draining, s.drain = context.WithCancel(context.Background())
+	s.stopped, s.stop = context.WithCancel(context.Background())
+	if err := s.assemble(); err != nil {
+		s.drain()
+		s.stop()
+		return nil, errors.Join(err, store.Close())
+	}
+	return s, nil
+}
+
+// openStore opens the database that the address names.
+func openStore(ctx context.Context, address string, at time.Time) (Store, error) {
+	if strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://") {
+		return nil, usage(errors.New("PostgreSQL is not in this version yet: name a SQLite file with --database or DATABASE_URL"))
+	}
+	return openSQLite(ctx, strings.TrimPrefix(address, "sqlite:"), at)
+}
+
+func (s *server) assemble() error {
+	owner := uuid.NewString()
+	var a *adapter
+	var trigger *triggerHealth
+	if s.cfg.triggerOn {
+		trigger = &triggerHealth{log: category(s.log, "trigger-adapter")}
+	}
+	h := newHealth(s.store, trigger)
+	if s.cfg.triggerOn {
+		client, err := triggerdev.New(triggerdev.Config{
+			BaseURL: s.cfg.triggerURL, Key: s.cfg.key, UserAgent: "sidejob/" + version(),
+			HTTP: &http.Client{Transport: s.cfg.transport},
+		})
+		if err != nil {
+			return usage(err)
+		}
+		a = &adapter{
+			client: client, installation: s.store.Installation(), log: category(s.log, "trigger-adapter"),
+			health: trigger, unknown: h.unknownStatus,
+		}
+	}
+	tokens, err := s.tokens()
+	if err != nil {
+		return err
+	}
+	s.outbox = newOutbox(s.store, a, owner, s.cfg.registry.task, category(s.log, "trigger-adapter"))
+	s.poller = newPoller(s.store, a, s.cfg.syncEvery, category(s.log, "trigger-reconcile"))
+	s.outbox.submitted, s.outbox.failpoint = s.poller.watch, s.cfg.failpoint
+	s.reconciler = newReconciler(s.store, a, s.outbox, s.poller, category(s.log, "trigger-reconcile"))
+	s.follower = &follower{store: s.store, adapter: a, poller: s.poller, log: category(s.log, "trigger-reconcile")}
+	h.runsURL = s.cfg.runsURL
+	h.reconcile = func() bool { return a == nil || s.reconciler.started.Load() }
+	hook := &webhook{store: s.store, adapter: a, poller: s.poller, secrets: s.cfg.secrets, log: category(s.log, "trigger-webhook"), failpoint: s.cfg.failpoint}
+	s.api = &api{
+		store: s.store, outbox: s.outbox, reconciler: s.reconciler, registry: s.cfg.registry, health: h,
+		triggerOn: s.cfg.triggerOn, token: tokens, hosts: hostSet(s.cfg.hosts), owner: owner,
+		draining: s.draining, failpoint: s.cfg.failpoint, log: category(s.log, "api"),
+	}
+	s.private, s.public = s.api.handler(hook), publicHandler(hook)
+	return nil
+}
+
+func (s *server) tokens() (tokens, error) {
+	switch {
+	case s.cfg.token != "":
+		return tokens{s.cfg.token}, nil
+	case s.cfg.tokenFile == "":
+		return nil, nil
+	}
+	token, err := readToken(s.cfg.tokenFile)
+	return tokens{token}, err
+}
+
+func hostSet(names []string) allowedHosts {
+	set := allowedHosts{}
+	for _, name := range names {
+		if host, _, err := net.SplitHostPort(name); err == nil {
+			name = host
+		}
+		set[strings.ToLower(strings.Trim(name, "[]"))] = true
+	}
+	return set
+}
+
+// start begins the work behind the API. Reconciling goes on beside it.
+func (s *server) start() (err error) {
+	s.work.Go(func() {
+		defer close(s.sent)
+		s.outbox.run(s.stopped, s.draining)
+	})
+	if s.cfg.triggerOn {
+		s.work.Go(func() { s.poller.run(s.draining) })
+		s.work.Go(func() { s.follower.run(s.draining) })
+		s.work.Go(s.firstReconcile)
+	}
+	s.stopPeriodics, err = startPeriodics(s.draining, periodics(s.store, s.reconciler, s.cfg.syncEvery, category(s.log, "schedule")))
+	return err
+}
+
+func (s *server) firstReconcile() {
+	if _, err := s.reconciler.reconcile(s.draining); err != nil && s.draining.Err() == nil {
+		s.log.Error("first reconciliation failed", "category", "trigger-reconcile", "err", err)
+	}
+	s.reconciler.started.Store(true)
+}
+
+// serve answers on a listener until shutdown.
+func (s *server) serve(l net.Listener, handler http.Handler) {
+	srv := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(category(s.log, "server").Handler(), slog.LevelDebug),
+	}
+	s.listeners = append(s.listeners, srv)
+	s.serving.Go(func() {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("listener failed", "category", "server", "address", l.Addr(), "err", err)
+		}
+	})
+}
+
+// shutdown ends the server in the reverse order of its start: nothing new is begun,
+// long polls end, sends under way are finished within the drain timeout, and the
+// database is closed last.
+func (s *server) shutdown() error {
+	deadline, cancel := context.WithTimeout(context.Background(), s.cfg.drain)
+	defer cancel()
+	s.drain()
+	var errs []error
+	if s.stopPeriodics != nil {
+		errs = append(errs, s.stopPeriodics())
+	}
+	select {
+	case <-s.sent:
+	case <-deadline.Done():
+		s.log.Warn("sends under way were cut off; they are settled at the next start", "category", "server")
+	}
+	for _, srv := range s.listeners {
+		if err := srv.Shutdown(deadline); err != nil {
+			errs = append(errs, srv.Close())
+		}
+	}
+	s.stop()
+	s.work.Wait()
+	s.serving.Wait()
+	return errors.Join(append(errs, s.store.Close())...)
+}
+
+// addressOf is a server's address as people type it.
+func addressOf(l net.Listener) string {
+	if l.Addr().Network() == "unix" {
+		return "unix:" + l.Addr().String()
+	}
+	return fmt.Sprintf("http://%s", l.Addr())
+}
