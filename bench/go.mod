@@ -1,0 +1,3 @@
+module sidejob/bench
+
+go 1.26.0
