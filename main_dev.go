@@ -25,12 +25,13 @@ type emulatorFlags struct {
 	EmulatorListen string `env:"SIDEJOB_EMULATOR_LISTEN" default:"127.0.0.1:7767" help:"Where the Trigger.dev emulator answers."`
 	EmulatorTasks  string `env:"SIDEJOB_EMULATOR_TASKS" placeholder:"FILE" help:"Tasks beside the built-in ones, a JSON file."`
 	EmulatorURL    string `name:"emulator-webhook-url" env:"SIDEJOB_EMULATOR_WEBHOOK_URL" placeholder:"URL" help:"Where the emulator posts signed events."`
+	RateLimit      int    `name:"emulator-rate-limit" env:"SIDEJOB_EMULATOR_RATE_LIMIT" default:"0" help:"Requests an environment may make at once; a third comes back every 10 s. 0: 750, as the real server; -1: no limit."`
 	EmulatorStrict bool   `env:"SIDEJOB_EMULATOR_STRICT" help:"Let runs of unknown tasks wait, as the real server does."`
 }
 
 func (f emulatorFlags) config(log *slog.Logger) (emulator.Config, error) {
 	cfg := emulator.Config{
-		Strict: f.EmulatorStrict, WebhookURL: f.EmulatorURL, Log: category(log, "emulator"), NextRun: nextRun,
+		Strict: f.EmulatorStrict, RateLimit: f.RateLimit, RateRefill: f.RateLimit / 3, WebhookURL: f.EmulatorURL, Log: category(log, "emulator"), NextRun: nextRun,
 	}
 	if f.EmulatorTasks == "" {
 		return cfg, nil

@@ -18,11 +18,12 @@ type health struct {
 	set       *metrics.Set
 	begun     time.Time
 	reconcile func() bool // the first sweep is over
+	paused    func() bool // the circuit breaker is open
 	runsURL   string
 }
 
 func newHealth(store Store, trigger *triggerHealth) *health {
-	return &health{store: store, trigger: trigger, set: metrics.NewSet(), begun: time.Now(), reconcile: func() bool { return true }}
+	return &health{store: store, trigger: trigger, set: metrics.NewSet(), begun: time.Now(), reconcile: func() bool { return true }, paused: func() bool { return false }}
 }
 
 // livez says that the process serves requests, nothing more.
@@ -55,6 +56,9 @@ func (h *health) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	if _, reason := h.triggerState(); reason != "" && h.trigger != nil {
 		view.Notes = append(view.Notes, reason)
+	}
+	if h.paused() {
+		view.Notes = append(view.Notes, "the circuit breaker is open: Trigger.dev is not called for a moment")
 	}
 	if len(view.Notes) > 0 {
 		view.Status = "degraded"
@@ -132,6 +136,13 @@ func knownMethod(method string) string {
 	return "other"
 }
 
+func oneIf(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
 // metrics writes everything in Prometheus' text format. What the rows say is read
 // when it is asked for.
 func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
@@ -146,13 +157,10 @@ func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "sidejob_jobs{executor=%q,status=%q} %d\n", executor, status, view.Jobs[executor][status])
 		}
 	}
-	up := 0
-	if view.Trigger.State == "ok" {
-		up = 1
-	}
+	up, paused := oneIf(view.Trigger.State == "ok"), oneIf(h.paused())
 	fmt.Fprintf(w, "sidejob_outbox_depth %d\nsidejob_outbox_oldest_seconds %g\n", view.Outbox.Depth, float64(view.Outbox.OldestMs)/1000)
 	fmt.Fprintf(w, "sidejob_cancels_pending %d\nsidejob_sync_lag_seconds %g\n", view.CancelsPending, float64(view.SyncLagMs)/1000)
-	fmt.Fprintf(w, "sidejob_trigger_up %d\nsidejob_uptime_seconds %g\n", up, float64(view.UptimeMs)/1000)
+	fmt.Fprintf(w, "sidejob_trigger_up %d\nsidejob_breaker_open %d\nsidejob_uptime_seconds %g\n", up, paused, float64(view.UptimeMs)/1000)
 	fmt.Fprintf(w, "sidejob_build_info{version=%q} 1\n", version())
 	h.set.GetOrCreateCounter("sidejob_unknown_status_total")
 	h.set.WritePrometheus(w)

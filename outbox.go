@@ -107,6 +107,9 @@ func (o *outbox) payAll(ctx, draining context.Context) time.Time {
 			}
 		})
 	}
+	if len(ids) == 0 && o.adapter != nil {
+		o.sends.Go(func() { o.adapter.signOfLife(draining) })
+	}
 	if again := at.Add(lookAgain); next.IsZero() || next.After(again) {
 		return again
 	}
@@ -154,13 +157,23 @@ func (o *outbox) pay(ctx context.Context, id int64) (moved bool) {
 	case j.CancelRequested && (j.Executor != job.Trigger || j.State() == job.StateUnsent):
 		// The host wrote the request into its own row; nobody has settled it yet.
 		_, moved = o.apply(ctx, id, job.Event{Kind: job.Cancel, At: now(), Source: "host"})
-	case o.adapter == nil || !j.Owes():
-	case j.RunID == "":
-		moved = o.submit(ctx, j)
-	default:
-		moved = o.cancel(ctx, j)
+	case o.adapter != nil && j.Owes():
+		moved = o.call(ctx, j)
 	}
 	return moved
+}
+
+// call pays what needs Trigger.dev. While that is not called, the row stays as it is.
+func (o *outbox) call(ctx context.Context, j job.Job) (moved bool) {
+	done, ok := o.adapter.breaker.admit()
+	if !ok {
+		return false
+	}
+	defer done()
+	if j.RunID == "" {
+		return o.submit(ctx, j)
+	}
+	return o.cancel(ctx, j)
 }
 
 // submit holds the row, sends, and writes what came of it.

@@ -44,6 +44,8 @@ const (
 	// pollShare is the part of the rate limit that asking may use.
 	pollShare = 0.5
 	firstAsk  = 2 * time.Second
+	// watchedAtMost is what polling one by one can keep up with.
+	watchedAtMost = 1000
 	// hurriedInterval is the slowest pace where there is no realtime stream.
 	hurriedInterval = 30 * time.Second
 )
@@ -59,12 +61,14 @@ func newPoller(store Store, a *adapter, interval time.Duration, log *slog.Logger
 func (p *poller) soon(id int64) { p.plan(id, now()) }
 
 // watch has the job's run asked about when it may have moved, if it is not on the
-// list already.
+// list already. A list that is full leaves runs to the stream and to sync, which
+// compares many at a time.
 func (p *poller) watch(j job.Job) {
 	p.mu.Lock()
 	_, known := p.at[j.ID]
+	full := len(p.at) >= watchedAtMost
 	p.mu.Unlock()
-	if !known {
+	if !known && !full {
 		p.plan(j.ID, p.next(j, now()))
 	}
 }
@@ -198,6 +202,9 @@ func (p *poller) again(id int64, when time.Time) {
 func (p *poller) askOne(ctx context.Context, id int64) time.Time {
 	if err := p.adapter.client.Pace(ctx, pollShare); err != nil {
 		return now().Add(firstAsk)
+	}
+	if p.adapter.breaker.open() {
+		return now().Add(openFor)
 	}
 	j, err := p.store.Get(ctx, id)
 	switch {

@@ -51,17 +51,8 @@ type ReportError struct {
 	Error string `json:"error"`
 }
 
-const (
-	askedPage = 500
-	// orphanPages bounds the search for runs without a row.
-	orphanPages = 50
-	orphanAge   = 14 * 24 * time.Hour // how far back it looks
-)
-
-// openStatuses are those of runs that may still do something.
-func openStatuses() []string {
-	return []string{"PENDING_VERSION", "QUEUED", "DEQUEUED", "EXECUTING", "WAITING", "DELAYED"}
-}
+// askedPage is how many open rows are read at once.
+const askedPage = 500
 
 // reconcile looks at all unfinished Trigger.dev jobs: it hands over those without a
 // run, asks about the others, and looks for runs that no row has.
@@ -80,7 +71,7 @@ func (r *reconciler) reconcile(ctx context.Context) (Report, error) {
 	r.log.Info(fmt.Sprintf("Found %d unfinished Trigger.dev jobs", n))
 	s := newSweep(r)
 	if r.adapter != nil {
-		err = errors.Join(s.dispatch(ctx), s.askAll(ctx, true), s.findRemoteOrphans(ctx))
+		err = errors.Join(s.dispatch(ctx), s.askAll(ctx, true))
 	}
 	report := s.done(begun)
 	r.log.Info("Reconciliation complete", "total", report.TotalJobs, "synced", report.SyncedJobs,
@@ -213,14 +204,34 @@ func (s *sweep) dispatchOne(ctx context.Context, id int64) {
 	}
 }
 
-// askAll asks about every open run; with orphans also about those given up, which
-// may have come back.
-func (s *sweep) askAll(ctx context.Context, orphans bool) error {
+// askAll brings every open row in line: few by asking about each run, many by
+// comparing them with lists first. What was given up may have come back.
+func (s *sweep) askAll(ctx context.Context, whole bool) error {
+	open, oldest, err := s.openRows(ctx, whole)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(open) >= listFrom:
+		s.compareLists(ctx, open, oldest.Add(-time.Hour))
+	case whole:
+		s.findRemoteOrphans(ctx)
+	}
+	for _, row := range open {
+		s.each(ctx, row.id, func(ctx context.Context) { s.askOne(ctx, row.id) })
+	}
+	s.jobs.Wait()
+	return nil
+}
+
+// openRows reads the rows that are to be brought in line, by run, and when the
+// oldest of them was made.
+func (s *sweep) openRows(ctx context.Context, whole bool) (open map[string]openRow, oldest time.Time, err error) {
+	open, oldest = map[string]openRow{}, now()
 	for after := int64(0); ; {
-		jobs, err := s.store.Asked(ctx, after, askedPage, orphans)
+		jobs, err := s.store.Asked(ctx, after, askedPage, whole)
 		if err != nil || len(jobs) == 0 {
-			s.jobs.Wait()
-			return err
+			return open, oldest, err
 		}
 		for _, j := range jobs {
 			if !j.Orphaned.IsZero() {
@@ -228,7 +239,10 @@ func (s *sweep) askAll(ctx context.Context, orphans bool) error {
 				continue
 			}
 			if !s.handed[j.ID] {
-				s.each(ctx, j.ID, func(ctx context.Context) { s.askOne(ctx, j.ID) })
+				open[j.RunID] = openRow{id: j.ID, status: j.TriggerStatus}
+			}
+			if j.Created.Before(oldest) {
+				oldest = j.Created
 			}
 		}
 		after = jobs[len(jobs)-1].ID
@@ -282,60 +296,4 @@ func (s *sweep) askOne(ctx context.Context, id int64) {
 	default:
 		s.count(&s.report.SyncedJobs)
 	}
-}
-
-// findRemoteOrphans looks for unfinished runs of this installation that no row has:
-// rows deleted by hand, or a database restored from an older copy.
-func (s *sweep) findRemoteOrphans(ctx context.Context) error {
-	f := triggerdev.ListFilter{
-		Tags: []string{s.adapter.installationTag()}, Statuses: openStatuses(), From: now().Add(-orphanAge), Size: 100,
-	}
-	for range orphanPages {
-		if s.refused != nil {
-			return nil
-		}
-		if err := s.adapter.client.Pace(ctx, pollShare); err != nil {
-			return err
-		}
-		page, err := s.adapter.client.List(ctx, f)
-		s.adapter.health.note(err)
-		if err != nil {
-			s.log.Warn("cannot look for runs without a row", "err", err)
-			return nil
-		}
-		if err := s.countOrphans(ctx, page.Runs); err != nil {
-			return err
-		}
-		if f.After = page.Next; f.After == "" {
-			return nil
-		}
-	}
-	return nil
-}
-
-func (s *sweep) countOrphans(ctx context.Context, runs []triggerdev.Run) error {
-	for _, run := range runs {
-		known, err := s.hasRow(ctx, run)
-		if err != nil {
-			return err
-		}
-		if !known {
-			s.report.RemoteOrphans++
-			s.log.Warn("a run of this installation has no row", "run", run.ID, "task", run.TaskIdentifier, "status", run.Status)
-		}
-	}
-	return nil
-}
-
-// hasRow tells whether a row has the run, or is about to: its submit is under way.
-func (s *sweep) hasRow(ctx context.Context, run triggerdev.Run) (bool, error) {
-	_, err := s.store.FindRun(ctx, run.ID)
-	if !errors.Is(err, ErrNotFound) {
-		return err == nil, err
-	}
-	j, err := s.store.Get(ctx, rowTag(run.Tags))
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	return err == nil && j.RunID == "" && slices.Contains(run.Tags, j.IdempotencyKey), err
 }

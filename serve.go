@@ -92,18 +92,19 @@ func (s *server) assemble() error {
 	}
 	h := newHealth(s.store, trigger)
 	if s.cfg.triggerOn {
+		b := newBreaker(s.cfg.transport, category(s.log, "trigger-adapter"))
 		client, err := triggerdev.New(triggerdev.Config{
-			BaseURL: s.cfg.triggerURL, Key: s.cfg.key, UserAgent: "sidejob/" + version(),
-			HTTP: &http.Client{Transport: s.cfg.transport},
+			BaseURL: s.cfg.triggerURL, Key: s.cfg.key, UserAgent: "sidejob/" + version(), HTTP: &http.Client{Transport: b},
 		})
 		if err != nil {
 			return usage(err)
 		}
 		a = &adapter{
 			client: client, installation: s.store.Installation(), log: category(s.log, "trigger-adapter"),
-			health: trigger, unknown: h.unknownStatus,
+			health: trigger, breaker: b, unknown: h.unknownStatus,
 		}
 	}
+	h.paused = func() bool { return a != nil && a.breaker.open() }
 	tokens, err := s.tokens()
 	if err != nil {
 		return err

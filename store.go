@@ -55,7 +55,7 @@ type Store interface {
 	// Asked returns rows whose runs Trigger.dev is to be asked about: unfinished ones,
 	// ones closed by an event that it has not confirmed and, if orphans is set, given
 	// up ones. By id, after the given one. Only what asking needs is set: ID, RunID,
-	// Due, Created, Orphaned.
+	// TriggerStatus, Due, Created, Orphaned.
 	Asked(ctx context.Context, after int64, limit int, orphans bool) ([]job.Job, error)
 
 	// Remove deletes at most limit finished jobs whose time is past, but persistent

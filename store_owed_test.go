@@ -128,7 +128,7 @@ func testAsked(promise promise) {
 			s.same(fmt.Sprint("asked, orphans ", with), jobIDs(jobs), want)
 			for _, j := range jobs {
 				is := s.get(j.ID)
-				s.sameJob("what asking needs", j, job.Job{ID: is.ID, RunID: is.RunID, Due: is.Due, Created: is.Created, Orphaned: is.Orphaned})
+				s.sameJob("what asking needs", j, job.Job{ID: is.ID, RunID: is.RunID, TriggerStatus: is.TriggerStatus, Due: is.Due, Created: is.Created, Orphaned: is.Orphaned})
 			}
 		}
 		paged := []int64{}

@@ -386,7 +386,7 @@ func (s *sqlStore) Asked(ctx context.Context, after int64, limit int, orphans bo
 		open = "finished IS NULL OR confirmed_at IS NULL"
 	}
 	rows, err := s.db.QueryContext(ctx, `
-		SELECT id, trigger_run_id, due, created_at, orphaned_at FROM worker_jobs
+		SELECT id, trigger_run_id, trigger_status, due, created_at, orphaned_at FROM worker_jobs
 		WHERE trigger_run_id IS NOT NULL AND (finished IS NULL OR confirmed_at IS NULL)
 		  AND (`+open+`) AND id > $1
 		ORDER BY id LIMIT $2`, after, limit)
@@ -397,7 +397,7 @@ func (s *sqlStore) Asked(ctx context.Context, after int64, limit int, orphans bo
 	var jobs []job.Job
 	for rows.Next() {
 		var j job.Job
-		if err := rows.Scan(&j.ID, &j.RunID, s.dialect.timeColumn(&j.Due), s.dialect.timeColumn(&j.Created),
+		if err := rows.Scan(&j.ID, &j.RunID, textColumn[job.Status]{&j.TriggerStatus}, s.dialect.timeColumn(&j.Due), s.dialect.timeColumn(&j.Created),
 			s.dialect.timeColumn(&j.Orphaned)); err != nil {
 			return nil, fmt.Errorf("read unfinished runs: %w", err)
 		}

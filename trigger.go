@@ -26,6 +26,7 @@ type adapter struct {
 	installation string
 	log          *slog.Logger
 	health       *triggerHealth
+	breaker      *breaker
 	unknown      func(raw string) // counts statuses that sidejob does not know
 }
 
@@ -229,13 +230,14 @@ func (a *adapter) ask(ctx context.Context, j job.Job) (job.Event, error) {
 	return job.Event{Kind: job.Seen, At: now(), Run: news}, nil
 }
 
-// missing proves the key, in its environment, before a 404 counts for anything.
+// missing proves the key, in its environment, before a 404 counts for anything. A run
+// of which nobody knows where it lives may well be there and hidden from this key.
 func (a *adapter) missing(ctx context.Context, j job.Job) (job.Event, error) {
 	env, err := a.keyEnvironment(ctx)
 	if err != nil {
 		return job.Event{}, fmt.Errorf("prove the key after a 404 for run %s: %w", j.RunID, err)
 	}
-	return job.Event{Kind: job.Missing, At: now(), KeyProved: env != "", Run: job.Run{ID: j.RunID, Environment: env}}, nil
+	return job.Event{Kind: job.Missing, At: now(), KeyProved: env != "" && j.Environment != "", Run: job.Run{ID: j.RunID, Environment: env}}, nil
 }
 
 // keyEnvironment is the id of the environment that the key is of, read off its
@@ -290,6 +292,14 @@ func runError(message, name, stack string) json.RawMessage {
 		return nil
 	}
 	return text
+}
+
+// signOfLife asks for a sign of life where the last calls had none, since there may be
+// no job left whose calls would bring one.
+func (a *adapter) signOfLife(ctx context.Context) {
+	if state, _ := a.health.state(); state != "ok" {
+		a.health.note(a.client.Ping(ctx))
+	}
 }
 
 // unreached is the event of a try that did not get through.

@@ -87,11 +87,3 @@ func (h *triggerHealth) state() (state, reason string) {
 	}
 	return "ok", ""
 }
-
-// signOfLife asks for a sign of life where the last calls had none, since there may be
-// no job left whose calls would bring one.
-func (a *adapter) signOfLife(ctx context.Context) {
-	if state, _ := a.health.state(); state != "ok" {
-		a.health.note(a.client.Ping(ctx))
-	}
-}

@@ -101,6 +101,11 @@ func onSend(j Job, ev Event) (Step, error) {
 }
 
 func onSubmitted(j Job, ev Event) Step {
+	if j.Executor == Trigger && j.RunID != "" && j.RunID == ev.Run.ID && j.Environment == "" && ev.Run.Environment != "" && !j.Done() {
+		// Another channel brought the run first, without its environment.
+		j.Environment = ev.Run.Environment
+		return quiet(j, ev)
+	}
 	if j.Executor != Trigger || j.Done() || j.RunID != "" || ev.Run.ID == "" {
 		return Step{Job: j}
 	}

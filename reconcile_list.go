@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"sidejob/internal/job"
+	"sidejob/internal/triggerdev"
+)
+
+const (
+	// listFrom is how many open rows make lists cheaper than asking about each run.
+	listFrom = 200
+	// listPages bounds a walk through the open runs: 100 on each page.
+	listPages = 1100
+	// orphanAge is how far back a run may lie that no row has.
+	orphanAge = 14 * 24 * time.Hour
+)
+
+// openStatuses are those of runs that may still do something.
+func openStatuses() []string {
+	return []string{"PENDING_VERSION", "QUEUED", "DEQUEUED", "EXECUTING", "WAITING", "DELAYED"}
+}
+
+// openRow is what a walk needs to know of a row that has an open run.
+type openRow struct {
+	id     int64
+	status job.Status
+}
+
+// walkOpenRuns goes through all unfinished runs of this installation, newest first,
+// back to that time. The list lags, so a run that is missing proves nothing.
+func (s *sweep) walkOpenRuns(ctx context.Context, from time.Time, visit func(triggerdev.Run) error) error {
+	f := triggerdev.ListFilter{
+		Tags: []string{s.adapter.installationTag()}, Statuses: openStatuses(), From: from, Size: 100,
+	}
+	for range listPages {
+		if err := s.adapter.client.Pace(ctx, pollShare); err != nil {
+			return err
+		}
+		page, err := s.adapter.client.List(ctx, f)
+		s.adapter.health.note(err)
+		if err != nil {
+			return err
+		}
+		for _, run := range page.Runs {
+			if err := visit(run); err != nil {
+				return err
+			}
+		}
+		if f.After = page.Next; f.After == "" {
+			return nil
+		}
+	}
+	return nil
+}
+
+// compareLists strikes off the rows whose runs the lists show open, and writes what
+// has moved. Those that are left have ended, or the lists do not show them.
+func (s *sweep) compareLists(ctx context.Context, open map[string]openRow, from time.Time) {
+	writes := make(chan struct{}, heardAtOnce)
+	err := s.walkOpenRuns(ctx, from, func(run triggerdev.Run) error {
+		row, ours := open[run.ID]
+		status := job.StatusOf(run.Status)
+		switch {
+		case !ours:
+			return s.noteOrphan(ctx, run)
+		case status == "" || status.Final():
+			return nil // to be asked
+		}
+		delete(open, run.ID)
+		s.count(&s.report.TotalJobs)
+		if status == row.status {
+			s.count(&s.report.SyncedJobs)
+			return nil
+		}
+		writes <- struct{}{}
+		s.jobs.Go(func() {
+			defer func() { <-writes }()
+			s.writeListed(ctx, row.id, run)
+		})
+		return nil
+	})
+	s.jobs.Wait()
+	if err != nil {
+		s.log.Warn("the list of runs broke off; those it did not show are asked about one by one", "left", len(open), "err", err)
+	}
+}
+
+// writeListed takes a status from the list as an event is taken: it leads a row on,
+// never back.
+func (s *sweep) writeListed(ctx context.Context, id int64, run triggerdev.Run) {
+	_, err := s.store.Apply(context.WithoutCancel(ctx), id, job.Event{Kind: job.Told, At: now(), Source: "list", Run: runNews(run, nil)})
+	if err != nil {
+		s.failed(id, err)
+		return
+	}
+	s.count(&s.report.SyncedJobs)
+}
+
+// findRemoteOrphans looks for unfinished runs of this installation that no row has:
+// rows deleted by hand, or a database restored from an older copy.
+func (s *sweep) findRemoteOrphans(ctx context.Context) {
+	err := s.walkOpenRuns(ctx, now().Add(-orphanAge), func(run triggerdev.Run) error { return s.noteOrphan(ctx, run) })
+	if err != nil {
+		s.log.Warn("cannot look for runs without a row", "err", err)
+	}
+}
+
+// noteOrphan counts a run that no row has, and deals with it as the sweep was asked
+// to.
+func (s *sweep) noteOrphan(ctx context.Context, run triggerdev.Run) error {
+	known, err := s.hasRow(ctx, run)
+	if err != nil || known {
+		return err
+	}
+	s.count(&s.report.RemoteOrphans)
+	s.log.Warn("a run of this installation has no row", "run", run.ID, "task", run.TaskIdentifier, "status", run.Status)
+	return nil
+}
+
+// hasRow tells whether a row has the run, or is about to: its submit is under way.
+func (s *sweep) hasRow(ctx context.Context, run triggerdev.Run) (bool, error) {
+	_, err := s.store.FindRun(ctx, run.ID)
+	if !errors.Is(err, ErrNotFound) {
+		return err == nil, err
+	}
+	j, err := s.store.Get(ctx, rowTag(run.Tags))
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && j.RunID == "" && slices.Contains(run.Tags, j.IdempotencyKey), err
+}
