@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -95,7 +96,9 @@ func (a *api) humaAPI(mux *http.ServeMux) huma.API {
 	h := humago.New(mux, config)
 	a.schemas = h.OpenAPI().Components.Schemas
 	a.routes(h)
+	describeReplies(h.OpenAPI())
 	describeWebhook(h)
+	describeProbes(h)
 	return h
 }
 
@@ -187,6 +190,15 @@ type WaitInput struct {
 	WaitMs int `query:"waitMs" minimum:"0" maximum:"10000" default:"2000" doc:"How long the reply waits for Trigger.dev, in milliseconds"`
 }
 
+// Resolve implements huma.Resolver. Where a body has been read, huma takes a 0 for
+// a parameter that was left out, and has put the default in its place.
+func (in *WaitInput) Resolve(ctx huma.Context) []error {
+	if ms, err := strconv.Atoi(ctx.Query("waitMs")); err == nil {
+		in.WaitMs = ms
+	}
+	return nil
+}
+
 func (a *api) cancelJob(ctx context.Context, in *struct {
 	IDInput
 	WaitInput
@@ -227,8 +239,15 @@ type removedView struct {
 	Removed int64 `json:"removed"`
 }
 
-func (a *api) reconcile(ctx context.Context, _ *struct{}) (*bodyOutput[Report], error) {
-	report, err := a.reconciler.reconcile(ctx)
+func (a *api) reconcile(ctx context.Context, in *struct {
+	DryRun bool `query:"dryRun" doc:"Only look: no row changes and nothing is sent"`
+	Adopt  bool `query:"adopt" doc:"Make rows for runs of this installation that have none"`
+	Cancel bool `query:"cancel" doc:"Cancel such runs"`
+}) (*bodyOutput[Report], error) {
+	if in.Adopt && in.Cancel {
+		return nil, problemf(http.StatusUnprocessableEntity, "invalid", "adopt and cancel exclude each other")
+	}
+	report, err := a.reconciler.reconcile(ctx, sweepOptions{dry: in.DryRun, adopt: in.Adopt, cancel: in.Cancel})
 	return &bodyOutput[Report]{report}, a.problem(err)
 }
 

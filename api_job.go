@@ -202,12 +202,6 @@ func (r jobRequest) spec() (s job.Spec, wrong job.Problems) {
 		}
 		return time.Duration(ms) * time.Millisecond
 	}
-	if depth(r.Data) > maxDepth {
-		wrong = append(wrong, job.Problem{Member: "data", Why: tooDeep})
-	}
-	if depth(r.Metadata) > maxDepth {
-		wrong = append(wrong, job.Problem{Member: "metadata", Why: tooDeep})
-	}
 	s = job.Spec{
 		Tag: r.Tag, Type: r.Type, Name: r.Name, Executor: r.Executor, TriggerTask: r.TriggerTaskID,
 		Data: r.Data, Due: r.Due.at, Retry: r.RetryConfig, Persistent: r.Persistent,
@@ -223,32 +217,6 @@ func (r jobRequest) spec() (s job.Spec, wrong job.Problems) {
 
 func (r jobRequest) recurs() bool {
 	return r.CronSchedule != "" || r.Timezone != "" || r.Misfire != "" || r.MisfireLimit != 0 || r.FireLocally
-}
-
-// maxDepth is how deep the JSON of a job may be nested; the database takes 1000.
-const (
-	maxDepth = 500
-	tooDeep  = "is nested deeper than 500 levels"
-)
-
-// depth is how deep arrays and objects of valid JSON stand in each other.
-func depth(raw []byte) (deepest int) {
-	level, quoted := 0, false
-	for i := 0; i < len(raw); i++ {
-		switch c := raw[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '[', c == '{':
-			level++
-			deepest = max(deepest, level)
-		case c == ']', c == '}':
-			level--
-		}
-	}
-	return deepest
 }
 
 // repeatedMember names a member that a JSON object has twice, which parsers take in

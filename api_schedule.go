@@ -43,7 +43,7 @@ func (a *api) schedule(ctx context.Context, in *struct {
 		out.Status = http.StatusOK
 		return out, nil
 	}
-	if !p.Job.Owes() {
+	if !p.Job.Owes() || in.WaitMs == 0 {
 		return out, nil
 	}
 	return a.awaitSubmit(ctx, out, settled, in.WaitMs)
@@ -142,7 +142,7 @@ func (a *api) retryJob(ctx context.Context, in *struct {
 	}
 	a.outbox.nudge()
 	out := scheduled(*step.Follow, nil)
-	if !step.Follow.Owes() {
+	if !step.Follow.Owes() || in.WaitMs == 0 {
 		return out, nil
 	}
 	return a.awaitSubmit(ctx, out, settled, in.WaitMs)

@@ -14,6 +14,8 @@ import (
 // Trigger.dev says.
 type reconcileCommand struct {
 	DryRun bool `help:"Change nothing, only say what would be."`
+	Adopt  bool `xor:"orphans" help:"Make rows for runs of this installation that have none."`
+	Cancel bool `xor:"orphans" help:"Cancel runs of this installation that have no row."`
 	printFlags
 	serverFlags
 }
@@ -21,8 +23,10 @@ type reconcileCommand struct {
 // Run reconciles and shows the report.
 func (c *reconcileCommand) Run(ctx context.Context, std streams) error {
 	query := url.Values{}
-	if c.DryRun {
-		query.Set("dryRun", "true")
+	for name, set := range map[string]bool{"dryRun": c.DryRun, "adopt": c.Adopt, "cancel": c.Cancel} {
+		if set {
+			query.Set(name, "true")
+		}
 	}
 	return sweepAndReport(ctx, std, c.serverFlags, c.printFlags, apiCall{path: "/api/reconcile", query: query})
 }

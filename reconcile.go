@@ -42,6 +42,8 @@ type Report struct {
 	DispatchedJobs int           `json:"dispatchedJobs" doc:"Had no run yet and were handed over"`
 	SkippedJobs    int           `json:"skippedJobs" doc:"Left for later: being sent now, or Trigger.dev's answer settles nothing yet"`
 	RemoteOrphans  int           `json:"remoteOrphans" doc:"Unfinished runs of this installation that no row has"`
+	AdoptedRuns    int           `json:"adoptedRuns" doc:"Of those, the ones that were given a row"`
+	CanceledRuns   int           `json:"canceledRuns" doc:"Of those, the ones that were canceled"`
 	DurationMs     int64         `json:"durationMs"`
 }
 
@@ -56,7 +58,7 @@ const askedPage = 500
 
 // reconcile looks at all unfinished Trigger.dev jobs: it hands over those without a
 // run, asks about the others, and looks for runs that no row has.
-func (r *reconciler) reconcile(ctx context.Context) (Report, error) {
+func (r *reconciler) reconcile(ctx context.Context, o sweepOptions) (Report, error) {
 	begun := time.Now()
 	if err := r.takeTurn(ctx); err != nil {
 		return Report{}, err
@@ -69,7 +71,7 @@ func (r *reconciler) reconcile(ctx context.Context) (Report, error) {
 		return Report{}, err
 	}
 	r.log.Info(fmt.Sprintf("Found %d unfinished Trigger.dev jobs", n))
-	s := newSweep(r)
+	s := newSweep(r, o)
 	if r.adapter != nil {
 		err = errors.Join(s.dispatch(ctx), s.askAll(ctx, true))
 	}
@@ -87,7 +89,7 @@ func (r *reconciler) sync(ctx context.Context) (Report, error) {
 		return Report{}, err
 	}
 	defer func() { <-r.turn }()
-	s := newSweep(r)
+	s := newSweep(r, sweepOptions{})
 	var err error
 	if r.adapter != nil {
 		err = s.askAll(ctx, false)
@@ -105,9 +107,30 @@ func (r *reconciler) takeTurn(ctx context.Context) error {
 	}
 }
 
+// sweepOptions say what a sweep may do.
+type sweepOptions struct {
+	dry    bool // only look: no row changes and nothing is sent
+	adopt  bool // make rows for runs that have none
+	cancel bool // cancel them
+}
+
+// dryRows answers what an event would do to a row, and writes nothing.
+type dryRows struct{ Store }
+
+// Apply implements applier.
+func (d dryRows) Apply(ctx context.Context, id int64, ev job.Event) (job.Step, error) {
+	j, err := d.Get(ctx, id)
+	if err != nil {
+		return job.Step{}, err
+	}
+	return job.Next(j, ev)
+}
+
 // sweep is one pass over the rows.
 type sweep struct {
 	*reconciler
+	sweepOptions
+	rows  applier
 	slots chan struct{}
 	jobs  sync.WaitGroup
 
@@ -118,9 +141,13 @@ type sweep struct {
 	refused error // the key was refused: nobody else is asked
 }
 
-func newSweep(r *reconciler) *sweep {
+func newSweep(r *reconciler, o sweepOptions) *sweep {
+	var rows applier = r.store
+	if o.dry {
+		rows = dryRows{r.store}
+	}
 	return &sweep{
-		reconciler: r, slots: make(chan struct{}, asksAtOnce), handed: map[int64]bool{},
+		reconciler: r, sweepOptions: o, rows: rows, slots: make(chan struct{}, asksAtOnce), handed: map[int64]bool{},
 		report: Report{Errors: []ReportError{}},
 	}
 }
@@ -185,6 +212,10 @@ func (s *sweep) dispatch(ctx context.Context) error {
 }
 
 func (s *sweep) dispatchOne(ctx context.Context, id int64) {
+	if s.dry {
+		s.count(&s.report.DispatchedJobs)
+		return
+	}
 	j, err := s.outbox.payNow(ctx, id)
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -256,7 +287,7 @@ func (s *sweep) lookForLost(ctx context.Context, j job.Job) {
 	}
 	is, err := s.store.Get(ctx, j.ID)
 	if err == nil {
-		is, err = s.adapter.refresh(ctx, s.store, is, "reconcile")
+		is, err = s.adapter.refresh(ctx, s.rows, is, "reconcile")
 	}
 	if err != nil || !is.Orphaned.IsZero() {
 		return
@@ -277,7 +308,7 @@ func (s *sweep) askOne(ctx context.Context, id int64) {
 	// The page may be minutes old.
 	is, err := s.store.Get(ctx, id)
 	if err == nil && is.Asked() {
-		is, err = s.adapter.refresh(ctx, s.store, is, "reconcile")
+		is, err = s.adapter.refresh(ctx, s.rows, is, "reconcile")
 	}
 	if is.Asked() {
 		s.poller.watch(is)

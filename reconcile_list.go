@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"time"
 
 	"sidejob/internal/job"
@@ -92,7 +95,7 @@ func (s *sweep) compareLists(ctx context.Context, open map[string]openRow, from 
 // writeListed takes a status from the list as an event is taken: it leads a row on,
 // never back.
 func (s *sweep) writeListed(ctx context.Context, id int64, run triggerdev.Run) {
-	_, err := s.store.Apply(context.WithoutCancel(ctx), id, job.Event{Kind: job.Told, At: now(), Source: "list", Run: runNews(run, nil)})
+	_, err := s.rows.Apply(context.WithoutCancel(ctx), id, job.Event{Kind: job.Told, At: now(), Source: "list", Run: runNews(run, nil)})
 	if err != nil {
 		s.failed(id, err)
 		return
@@ -118,7 +121,64 @@ func (s *sweep) noteOrphan(ctx context.Context, run triggerdev.Run) error {
 	}
 	s.count(&s.report.RemoteOrphans)
 	s.log.Warn("a run of this installation has no row", "run", run.ID, "task", run.TaskIdentifier, "status", run.Status)
+	switch {
+	case s.dry:
+	case s.adopt:
+		err = s.adoptRun(ctx, run)
+	case s.cancel:
+		err = s.cancelRun(ctx, run)
+	}
+	if err != nil {
+		s.log.Error("a run without a row could not be dealt with", "run", run.ID, "err", err)
+	}
 	return nil
+}
+
+// adoptRun makes a row for a run that has none, with what its tags and metadata say
+// of the one it had. The row is then brought in line like every other.
+func (s *sweep) adoptRun(ctx context.Context, run triggerdev.Run) error {
+	run, err := s.adapter.client.Retrieve(ctx, run.ID) // the list has no payload
+	s.adapter.health.note(err)
+	if err != nil {
+		return err
+	}
+	orders := []Order{{Job: adoptedJob(run, now()), OnConflict: job.Beside, Source: "adopt"}}
+	placed, err := s.store.Schedule(ctx, orders, "")
+	if err != nil {
+		return err
+	}
+	s.count(&s.report.AdoptedRuns)
+	s.poller.soon(placed[0].Job.ID)
+	return nil
+}
+
+func (s *sweep) cancelRun(ctx context.Context, run triggerdev.Run) error {
+	err := s.adapter.client.Cancel(ctx, run.ID)
+	s.adapter.health.note(err)
+	if err == nil {
+		s.count(&s.report.CanceledRuns)
+	}
+	return err
+}
+
+// adoptedJob is the job that a run seems to have been made for.
+func adoptedJob(run triggerdev.Run, at time.Time) job.Job {
+	var m struct{ Tag, UserID string }
+	_ = json.Unmarshal(run.Metadata, &m) // whatever else it may hold says nothing
+	userID, _ := strconv.ParseInt(m.UserID, 10, 64)
+	j := job.Job{
+		Tag: cmp.Or(m.Tag, run.TaskIdentifier), Type: run.TaskIdentifier, TriggerTask: run.TaskIdentifier, UserID: max(userID, 0),
+		Executor: job.Trigger, RunID: run.ID, TriggerStatus: job.Pending, Data: json.RawMessage("{}"), Metadata: json.RawMessage("{}"),
+		Timezone: job.DefaultTZ, Due: toMilli(run.CreatedAt), SentAt: toMilli(run.CreatedAt), Created: at, Updated: at,
+	}
+	if run.DelayedUntil.After(run.CreatedAt) {
+		j.Due = toMilli(run.DelayedUntil)
+	}
+	j.RemoveAt = j.Due.Add(job.DefaultRemoveDelay)
+	if run.Payload != nil {
+		j.Data = run.Payload
+	}
+	return j
 }
 
 // hasRow tells whether a row has the run, or is about to: its submit is under way.

@@ -164,7 +164,7 @@ func (s *server) start() (err error) {
 }
 
 func (s *server) firstReconcile() {
-	if _, err := s.reconciler.reconcile(s.draining); err != nil && s.draining.Err() == nil {
+	if _, err := s.reconciler.reconcile(s.draining, sweepOptions{}); err != nil && s.draining.Err() == nil {
 		s.log.Error("first reconciliation failed", "category", "trigger-reconcile", "err", err)
 	}
 	s.reconciler.started.Store(true)

@@ -48,6 +48,10 @@ const (
 	ReplaceAll OnConflict = "replaceAll" // running ones too
 	Keep       OnConflict = "keep"       // nothing new is made
 	Reject     OnConflict = "reject"     // the request is refused
+
+	// Beside leaves them alone. It is not for callers: it is for a row that only
+	// writes down what already runs.
+	Beside OnConflict = "beside"
 )
 
 // ReplacedReason is the error in the result of a job that made way for another.
@@ -201,7 +205,7 @@ var ErrTagTaken = fmt.Errorf("an unfinished job has this tag")
 // one. A job that is already to be canceled does not count.
 func Resolve(policy OnConflict, open []Job) (cancel []Job, keep *Job, err error) {
 	for _, j := range open {
-		if j.CancelRequested {
+		if j.CancelRequested || policy == Beside {
 			continue
 		}
 		switch {
