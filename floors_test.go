@@ -23,18 +23,18 @@ func floors() [][]string {
 		{"store_dialect.go"}, // what engines say differently
 		{"store_columns.go"}, // a row and a Job
 		{"store_sql.go", "store_inbox.go", "store_list.go", "store_replies.go"}, // one SQL text
-		{"store_sqlite.go"},                         // an engine
-		{"trigger_health.go", "trigger_breaker.go"}, // does Trigger.dev answer
-		{"trigger.go"},                              // a job and a run
-		{"outbox.go", "poller.go"},                  // tell, and ask
-		{"problem.go"},                              // an error and a status
-		{"metrics.go"},                              // how are we
-		{"webhook_verify.go", "webhook_event.go"},   // whose words, and which
-		{"webhook.go", "realtime.go"},               // hear, and compare
-		{"reconcile.go", "reconcile_list.go"},       // compare
-		{"schedule.go"},                             // what runs how often
-		{"api_job.go"},                              // a job as callers see it
-		{"registry.go"},                             // jobs by name
+		{"store_sqlite.go"},                             // an engine
+		{"trigger_health.go", "trigger_breaker.go"},     // does Trigger.dev answer
+		{"trigger.go"},                                  // a job and a run
+		{"outbox.go", "outbox_restore.go", "poller.go"}, // tell, and ask
+		{"problem.go"},                                  // an error and a status
+		{"metrics.go"},                                  // how are we
+		{"webhook_verify.go", "webhook_event.go"},       // whose words, and which
+		{"webhook.go", "realtime.go"},                   // hear, and compare
+		{"reconcile.go", "reconcile_list.go"},           // compare
+		{"schedule.go"},                                 // what runs how often
+		{"api_job.go"},                                  // a job as callers see it
+		{"registry.go"},                                 // jobs by name
 		{"api.go", "api_schedule.go", "api_list.go", "api_once.go", "api_guard.go", "api_openapi.go"}, // the private listener
 		{"serve.go"}, // all of it, started and stopped
 		{"cli"},      // the commands that call a server
@@ -45,7 +45,7 @@ func floors() [][]string {
 
 // together are floors whose rooms may use each other.
 func together() []string {
-	return []string{"store_sql.go", "reconcile.go", "api.go", "cli", "selftest.go", "main.go"}
+	return []string{"store_sql.go", "outbox.go", "reconcile.go", "api.go", "cli", "selftest.go", "main.go"}
 }
 
 // room is the name under which a file stands in floors.

@@ -24,6 +24,7 @@ type outbox struct {
 	// submitted hears of every job that has just got its run.
 	submitted func(job.Job)
 	failpoint *failpoint
+	restore   restoreCheck
 
 	wake  chan struct{}
 	slots chan struct{} // one for each send under way
@@ -50,7 +51,7 @@ const (
 
 func newOutbox(store Store, a *adapter, owner string, task func(job.Job) string, log *slog.Logger) *outbox {
 	return &outbox{
-		store: store, adapter: a, log: log, owner: owner, task: task, submitted: func(job.Job) {},
+		store: store, adapter: a, log: log, owner: owner, task: task, submitted: func(job.Job) {}, restore: restoreCheck{begun: now()},
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, sendsAtOnce),
 		busy: map[int64]bool{}, waiting: map[string]chan settledSubmit{},
 	}
@@ -178,6 +179,11 @@ func (o *outbox) call(ctx context.Context, j job.Job) (moved bool) {
 
 // submit holds the row, sends, and writes what came of it.
 func (o *outbox) submit(ctx context.Context, j job.Job) bool {
+	doubted, err := o.restore.doubts(ctx, o, j)
+	if err != nil {
+		o.log.Debug("an older job waits until trigger.dev can be asked whether it was sent before", "job", j.ID, "err", err)
+		return false
+	}
 	hold := job.Event{
 		Kind: job.Send, At: now(), Source: "submit", Key: "job-" + uuid.NewString(), Task: o.task(j),
 		Lease: job.Lease{Token: uuid.NewString(), Owner: o.owner, For: submitHold},
@@ -193,7 +199,7 @@ func (o *outbox) submit(ctx context.Context, j job.Job) bool {
 	}
 	j = step.Job
 	o.failpoint.at("submit.held")
-	sent := o.adapter.submit(ctx, j, !j.SentAt.Equal(hold.At))
+	sent := o.adapter.submit(ctx, j, doubted || !j.SentAt.Equal(hold.At))
 	o.failpoint.at("submit.answered")
 	j, ok := o.apply(ctx, j.ID, sent.event)
 	o.failpoint.at("submit.stored")

@@ -18,8 +18,6 @@ const (
 	listFrom = 200
 	// listPages bounds a walk through the open runs: 100 on each page.
 	listPages = 1100
-	// orphanAge is how far back a run may lie that no row has.
-	orphanAge = 14 * 24 * time.Hour
 )
 
 // openStatuses are those of runs that may still do something.
