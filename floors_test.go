@@ -23,18 +23,19 @@ func floors() [][]string {
 		{"store_dialect.go"}, // what engines say differently
 		{"store_columns.go"}, // a row and a Job
 		{"store_sql.go", "store_inbox.go", "store_list.go", "store_replies.go"}, // one SQL text
-		{"store_sqlite.go"},                             // an engine
-		{"trigger_health.go", "trigger_breaker.go"},     // does Trigger.dev answer
-		{"trigger.go"},                                  // a job and a run
+		{"store_sqlite.go"},    // an engine
+		{"trigger_breaker.go"}, // is it called
+		{"trigger_health.go"},  // does Trigger.dev answer
+		{"trigger.go"},         // a job and a run
 		{"outbox.go", "outbox_restore.go", "poller.go"}, // tell, and ask
-		{"problem.go"},                                  // an error and a status
-		{"metrics.go"},                                  // how are we
-		{"webhook_verify.go", "webhook_event.go"},       // whose words, and which
-		{"webhook.go", "realtime.go"},                   // hear, and compare
-		{"reconcile.go", "reconcile_list.go"},           // compare
-		{"schedule.go"},                                 // what runs how often
-		{"api_job.go"},                                  // a job as callers see it
-		{"registry.go"},                                 // jobs by name
+		{"problem.go"}, // an error and a status
+		{"metrics.go"}, // how are we
+		{"webhook_verify.go", "webhook_event.go"}, // whose words, and which
+		{"webhook.go", "realtime.go"},             // hear, and compare
+		{"reconcile.go", "reconcile_list.go"},     // compare
+		{"schedule.go"},                           // what runs how often
+		{"api_job.go"},                            // a job as callers see it
+		{"registry.go"},                           // jobs by name
 		{"api.go", "api_schedule.go", "api_list.go", "api_once.go", "api_guard.go", "api_openapi.go"}, // the private listener
 		{"serve.go"}, // all of it, started and stopped
 		{"cli"},      // the commands that call a server

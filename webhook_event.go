@@ -2,13 +2,16 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"sidejob/internal/job"
 )
@@ -34,8 +37,11 @@ func readEvent(body []byte) (runEvent, error) {
 		Run    json.RawMessage `json:"run"`
 		Object json.RawMessage `json:"object"`
 	}
+	if !utf8.Valid(body) {
+		return runEvent{}, errors.New("the body is not UTF-8, as JSON is")
+	}
 	if err := json.Unmarshal(body, &head); err != nil {
-		return runEvent{}, fmt.Errorf("the body is not a JSON object with id, type and run: %w", err)
+		return runEvent{}, misread("", err)
 	}
 	switch {
 	case strings.HasPrefix(head.Type, "RUN_"):
@@ -49,6 +55,16 @@ func readEvent(body []byte) (runEvent, error) {
 		return runEvent{ignored: true}, nil
 	}
 	return runEvent{}, fmt.Errorf("type: is %q; it is RUN_CREATED, RUN_STARTED, RUN_COMPLETED, RUN_FAILED, RUN_CANCELED or an alert", head.Type)
+}
+
+// misread names the member that cannot be read, and never what it holds.
+func misread(part string, err error) error {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return fmt.Errorf("%s: is missing or no JSON", cmp.Or(part, "the body"))
+	}
+	member := strings.Trim(part+"."+wrong.Field, ".")
+	return fmt.Errorf("%s: does not take a JSON %s", cmp.Or(member, "the body"), wrong.Value)
 }
 
 // hookRun is the run of a task hook's event. Members of the wrong type are errors
@@ -71,7 +87,7 @@ type hookRun struct {
 func readRunEvent(id, kind string, raw json.RawMessage) (runEvent, error) {
 	var r hookRun
 	if err := json.Unmarshal(raw, &r); err != nil {
-		return runEvent{}, fmt.Errorf("run: is not a run: %w", err)
+		return runEvent{}, misread("run", err)
 	}
 	if r.ID == "" {
 		return runEvent{}, errors.New("run.id: is missing")
@@ -168,7 +184,7 @@ func readAlert(id string, raw json.RawMessage) (runEvent, error) {
 		Run alertRun `json:"run"`
 	}
 	if err := json.Unmarshal(raw, &o); err != nil {
-		return runEvent{}, fmt.Errorf("object: is not that of a failed run: %w", err)
+		return runEvent{}, misread("object", err)
 	}
 	if o.Run.ID == "" {
 		return runEvent{}, errors.New("object.run.id: is missing")
@@ -194,8 +210,11 @@ func alertError(raw json.RawMessage) json.RawMessage {
 	var e struct {
 		Type, Name, Message, StackTrace, Raw, Code string
 	}
-	if err := json.Unmarshal(raw, &e); err != nil || isNull(raw) {
+	switch err := json.Unmarshal(raw, &e); {
+	case isNull(raw):
 		return nil
+	case err != nil:
+		return raw
 	}
 	switch e.Type {
 	case "BUILT_IN_ERROR":
@@ -224,6 +243,12 @@ func (e runEvent) belongsTo(j job.Job) bool {
 // null or an empty text.
 type wireTime time.Time
 
+// The times that a year of four digits can show. Nothing later could be shown again.
+const (
+	firstMilli = -62_135_596_800_000
+	lastMilli  = 253_402_300_799_999
+)
+
 // UnmarshalJSON implements json.Unmarshaler.
 func (t *wireTime) UnmarshalJSON(raw []byte) error {
 	var text string
@@ -231,15 +256,16 @@ func (t *wireTime) UnmarshalJSON(raw []byte) error {
 	switch {
 	case isNull(raw):
 		return nil
-	case json.Unmarshal(raw, &ms) == nil:
+	case json.Unmarshal(raw, &ms) == nil && ms >= firstMilli && ms <= lastMilli:
 		*t = wireTime(time.UnixMilli(int64(ms)))
 		return nil
-	case json.Unmarshal(raw, &text) != nil:
-		return fmt.Errorf("a time is %s; it is RFC 3339 or milliseconds since 1970", raw)
-	case text == "":
+	case json.Unmarshal(raw, &text) == nil && text == "":
 		return nil
 	}
 	at, err := time.Parse(time.RFC3339, text)
+	if err != nil || at.UnixMilli() < firstMilli || at.UnixMilli() > lastMilli {
+		return &json.UnmarshalTypeError{Value: "value that is neither RFC 3339 nor milliseconds since 1970", Type: reflect.TypeFor[time.Time]()}
+	}
 	*t = wireTime(at)
-	return err
+	return nil
 }

@@ -16,6 +16,9 @@ import (
 // ways.
 const webhookTolerance = 5 * time.Minute
 
+// secretPrefix stands before a secret that is written in base64.
+const secretPrefix = "whsec_"
+
 // Why an event is not believed.
 var (
 	errNoSignature  = errors.New("no signature: send webhook-id, webhook-timestamp and webhook-signature, or x-trigger-signature-hmacsha256, or trigger-signature")
@@ -30,10 +33,11 @@ var (
 // rotated there are two.
 type webhookSecrets []string
 
-// readSecrets reads a comma separated list.
+// readSecrets reads a comma separated list. A prefix with nothing behind it, as an
+// unset variable leaves it, is no secret: anybody could sign with an empty key.
 func readSecrets(list string) (secrets webhookSecrets) {
 	for _, s := range strings.Split(list, ",") {
-		if s = strings.TrimSpace(s); s != "" {
+		if s = strings.TrimSpace(s); s != "" && s != secretPrefix {
 			secrets = append(secrets, s)
 		}
 	}
@@ -72,11 +76,11 @@ func (s webhookSecrets) verifyStandard(h http.Header, body []byte, at time.Time)
 	case age < -webhookTolerance:
 		return errTooNew
 	}
-	signed := []byte(id + "." + stamp + ".")
+	made := s.signatures(standardKey, []byte(id+"."+stamp+"."), body)
 	for _, one := range strings.Fields(h.Get("Webhook-Signature")) {
 		encoded, isV1 := strings.CutPrefix(one, "v1,")
 		sent, err := base64.StdEncoding.DecodeString(encoded)
-		if isV1 && err == nil && s.anySigned(sent, standardKey, signed, body) {
+		if isV1 && err == nil && isOneOf(made, sent) {
 			return nil
 		}
 	}
@@ -85,17 +89,27 @@ func (s webhookSecrets) verifyStandard(h http.Header, body []byte, at time.Time)
 
 func (s webhookSecrets) verifyHex(sent string, body []byte) error {
 	sum, err := hex.DecodeString(sent)
-	if err != nil || !s.anySigned(sum, rawKey, body) {
+	if err != nil || !isOneOf(s.signatures(rawKey, body), sum) {
 		return errNotSigned
 	}
 	return nil
 }
 
-// anySigned compares in constant time with what each secret would have made.
-func (s webhookSecrets) anySigned(sent []byte, key func(string) []byte, parts ...[]byte) bool {
+// signatures are what each secret makes of the parts. They are made once for a
+// request: its header may hold thousands to compare with.
+func (s webhookSecrets) signatures(key func(string) []byte, parts ...[]byte) [][]byte {
+	made := make([][]byte, len(s))
+	for i, secret := range s {
+		made[i] = signature(key(secret), parts...)
+	}
+	return made
+}
+
+// isOneOf compares in constant time.
+func isOneOf(made [][]byte, sent []byte) bool {
 	found := false
-	for _, secret := range s {
-		if hmac.Equal(sent, signature(key(secret), parts...)) {
+	for _, one := range made {
+		if hmac.Equal(sent, one) {
 			found = true
 		}
 	}
@@ -114,7 +128,7 @@ func rawKey(secret string) []byte { return []byte(secret) }
 
 // standardKey is the base64 after whsec_. Any other secret counts as its own bytes.
 func standardKey(secret string) []byte {
-	encoded, prefixed := strings.CutPrefix(secret, "whsec_")
+	encoded, prefixed := strings.CutPrefix(secret, secretPrefix)
 	if key, err := base64.StdEncoding.DecodeString(encoded); prefixed && err == nil {
 		return key
 	}
