@@ -51,7 +51,7 @@ const (
 
 func newOutbox(store Store, a *adapter, owner string, task func(job.Job) string, log *slog.Logger) *outbox {
 	return &outbox{
-		store: store, adapter: a, log: log, owner: owner, task: task, submitted: func(job.Job) {}, restore: restoreCheck{begun: now()},
+		store: store, adapter: a, log: log, owner: owner, task: task, submitted: func(job.Job) {}, restore: restoreCheck{begun: now(), turn: make(chan struct{}, 1)},
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, sendsAtOnce),
 		busy: map[int64]bool{}, waiting: map[string]chan settledSubmit{},
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"time"
 
 	"sidejob/internal/job"
@@ -15,9 +14,9 @@ import (
 // restored from an older backup: then a row may say that it was never sent although
 // it was, and its run may have failed and freed the key.
 type restoreCheck struct {
-	begun time.Time // rows made later are this process's own
+	begun time.Time     // rows made later are this process's own
+	turn  chan struct{} // held while it is being found out; guards what follows
 
-	mu       sync.Mutex
 	known    bool
 	restored bool
 }
@@ -31,8 +30,12 @@ func (c *restoreCheck) doubts(ctx context.Context, o *outbox, j job.Job) (bool, 
 	if !j.Created.Before(c.begun) {
 		return false, nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
 	if c.known {
 		return c.restored, nil
 	}

@@ -166,7 +166,7 @@ func (s *sweep) each(ctx context.Context, id int64, do func(context.Context)) {
 	refused := s.refused
 	s.mu.Unlock()
 	if refused != nil {
-		s.failed(id, refused)
+		s.failed(id, fmt.Errorf("not asked about, the key was refused: %w", refused))
 		return
 	}
 	select {
@@ -188,6 +188,15 @@ func (s *sweep) failed(id int64, err error) {
 	s.report.Errors = append(s.report.Errors, ReportError{JobID: id, Error: err.Error()})
 	if triggerdev.KeyRefused(err) && s.refused == nil {
 		s.refused = err
+	}
+}
+
+// stopAt notes that the key was refused; nil is no refusal.
+func (s *sweep) stopAt(refusal error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused == nil {
+		s.refused = refusal
 	}
 }
 
@@ -226,10 +235,9 @@ func (s *sweep) dispatchOne(ctx context.Context, id int64) {
 		s.count(&s.report.DispatchedJobs)
 	case j.Done():
 		s.count(&s.report.SyncedJobs)
-	case j.Error != "" && s.adapter.health.refusal() != nil:
-		s.failed(id, s.adapter.health.refusal())
 	case j.Error != "":
 		s.failed(id, errors.New(j.Error))
+		s.stopAt(s.adapter.health.refusal())
 	default:
 		s.count(&s.report.SkippedJobs)
 	}

@@ -29,8 +29,8 @@ const degradedAfter = 3
 
 // note takes the outcome of one call.
 func (h *triggerHealth) note(err error) {
-	if errors.Is(err, context.Canceled) {
-		return // sidejob itself gave up
+	if errors.Is(err, context.Canceled) || errors.Is(err, errPaused) {
+		return // sidejob itself gave up, or never called
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
