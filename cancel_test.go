@@ -99,7 +99,6 @@ func TestACancelThatComesTooLateIsCompleted(t *testing.T) {
 func TestACancelIsRepeatedUntilTriggerDevHasTakenIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t, withTasks(sceneTasks()))
-		var ids []int64
 		for _, f := range []map[string]any{
 			fault("POST", cancelPath, "reset"), fault("POST", cancelPath, "hang"), fault("POST", cancelPath, "garbage"),
 			fault("POST", cancelPath, "dropReply"), fault("POST", cancelPath, "truncate"),
@@ -109,7 +108,6 @@ func TestACancelIsRepeatedUntilTriggerDevHasTakenIt(t *testing.T) {
 		} {
 			name := fmt.Sprint(f["kind"], f["status"])
 			j := s.triggerJob("stays", "tag", name)
-			ids = append(ids, j.ID)
 			f["times"] = 3
 			s.faults(f)
 			v, code := s.cancelJob(j.ID, "?waitMs=1")

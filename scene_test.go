@@ -263,12 +263,6 @@ func (s *scene) truth() []remoteRow {
 	return body.Runs
 }
 
-// runsOf are the runs that carry the tag.
-func (s *scene) runsOf(tag string) []remoteRow {
-	s.t.Helper()
-	return slices.DeleteFunc(s.truth(), func(r remoteRow) bool { return !slices.Contains(r.Tags, tag) })
-}
-
 // rows is every job of Trigger.dev, oldest first.
 func (s *scene) rows() []seenJob {
 	s.t.Helper()
