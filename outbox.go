@@ -31,6 +31,7 @@ type outbox struct {
 	sends sync.WaitGroup
 
 	mu      sync.Mutex
+	life    context.Context // of sends; nil before run begins and after it has ended
 	busy    map[int64]bool
 	waiting map[string]chan settledSubmit // by idempotency key
 }
@@ -68,7 +69,9 @@ func (o *outbox) nudge() {
 // run pays until draining ends, then waits for the sends under way, which stop when
 // ctx does.
 func (o *outbox) run(ctx, draining context.Context) {
+	o.setLife(ctx)
 	defer o.sends.Wait()
+	defer o.setLife(nil)
 	for draining.Err() == nil {
 		next := o.payAll(ctx, draining)
 		timer := time.NewTimer(time.Until(next))
@@ -135,13 +138,40 @@ func (o *outbox) release(id int64) {
 }
 
 // payNow pays one row whatever its back-off says, unless it is being paid already,
-// and returns the row afterwards.
+// and returns the row afterwards. A send that has begun outlives ctx.
 func (o *outbox) payNow(ctx context.Context, id int64) (job.Job, error) {
-	if o.take(id) {
-		defer o.release(id)
-		o.pay(ctx, id)
+	select {
+	case <-o.beginNow(id):
+		return o.store.Get(ctx, id)
+	case <-ctx.Done():
+		return job.Job{}, ctx.Err()
 	}
-	return o.store.Get(ctx, id)
+}
+
+// beginNow begins to pay a row, if it may be paid now. The channel is closed when
+// that is over.
+func (o *outbox) beginNow(id int64) <-chan struct{} {
+	over := make(chan struct{})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	life := o.life
+	if life == nil || o.busy[id] {
+		close(over)
+		return over
+	}
+	o.busy[id] = true
+	o.sends.Go(func() {
+		defer close(over)
+		defer o.release(id)
+		o.pay(life, id)
+	})
+	return over
+}
+
+func (o *outbox) setLife(ctx context.Context) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.life = ctx
 }
 
 // pay tells whether the row moved.
@@ -184,6 +214,7 @@ func (o *outbox) submit(ctx context.Context, j job.Job) bool {
 		o.log.Debug("an older job waits until trigger.dev can be asked whether it was sent before", "job", j.ID, "err", err)
 		return false
 	}
+	doubted = doubted || j.InDoubt()
 	hold := job.Event{
 		Kind: job.Send, At: now(), Source: "submit", Key: "job-" + uuid.NewString(), Task: o.task(j),
 		Lease: job.Lease{Token: uuid.NewString(), Owner: o.owner, For: submitHold},
@@ -199,8 +230,15 @@ func (o *outbox) submit(ctx context.Context, j job.Job) bool {
 	}
 	j = step.Job
 	o.failpoint.at("submit.held")
-	sent := o.adapter.submit(ctx, j, doubted || !j.SentAt.Equal(hold.At))
+	sent := o.adapter.submit(ctx, j, doubted)
 	o.failpoint.at("submit.answered")
+	if sent.event.Kind == job.Unreached {
+		if is, err := o.store.Get(ctx, j.ID); err == nil && is.RunID != "" {
+			// An event or the stream has brought the run: the reply is not missed.
+			o.report(is, submission{event: job.Event{Kind: job.Submitted}})
+			return true
+		}
+	}
 	j, ok := o.apply(ctx, j.ID, sent.event)
 	o.failpoint.at("submit.stored")
 	if ok {

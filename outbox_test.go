@@ -153,7 +153,7 @@ func TestWhatWaitsIsSentAtTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t, withTasks(sceneTasks()))
 		s.out.cut(errNoRoute)
-		const many = 40
+		const many = 30
 		var requests []map[string]any
 		for range many {
 			requests = append(requests, map[string]any{"type": "ok", "executor": "trigger", "triggerTaskId": "ok"})

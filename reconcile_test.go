@@ -53,6 +53,7 @@ func TestAStartFindsWhatEndedMeanwhile(t *testing.T) {
 func TestTheLogSaysWhatAReconciliationDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t, withTasks(sceneTasks()))
+		time.Sleep(time.Second) // the one at the start is over
 		s.triggerJob("stays")
 		s.triggerJob("queues")
 		time.Sleep(time.Second)
@@ -270,11 +271,11 @@ func TestNoOrphanWithoutAProvedKey(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(f["kind"], f["status"]), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newQuietScene(t, withTasks(sceneTasks()))
+				s := newQuietScene(t, withTasks(sceneTasks()), withConfig(func(c *config) { c.syncEvery = time.Minute }))
 				id := s.triggerJob("stays").ID
 				time.Sleep(10 * time.Second)
 				s.faults(fault("GET", retrievePath, "notFound"), f)
-				time.Sleep(15 * time.Minute)
+				time.Sleep(12 * time.Minute)
 				if j := s.get(id); hasEnded(j) {
 					t.Errorf("it is %s with %s, want it open", j.Status, j.Result)
 				}
@@ -308,26 +309,24 @@ func TestAKeyOfAnotherEnvironmentOrphansNothing(t *testing.T) {
 			}
 		}
 		key.Store("tr_prod_other")
-		time.Sleep(25 * time.Minute)
+		time.Sleep(21 * time.Minute)
 		open("with the key of an empty environment")
 		theirs := s.triggerJob("stays").ID
-		time.Sleep(15 * time.Minute)
+		time.Sleep(13 * time.Minute)
 		open("with the key of an environment that has runs")
 		key.Store("tr_dev_test")
 		time.Sleep(7 * time.Minute) // all rows are asked about once more
 		open("with their own key")
 		key.Store("tr_prod_other")
-		time.Sleep(15 * time.Minute)
-		open("with the other key again")
+		time.Sleep(5 * time.Minute)
 		s.down()
 		s.up()
-		time.Sleep(15 * time.Minute)
-		open("after a restart with the other key")
+		time.Sleep(13 * time.Minute)
+		open("with the other key again, and a restart")
 		key.Store("tr_dev_test")
 		if j, _ := s.cancelJob(ours[0], "?waitMs=10000"); j.Status != "CANCELED" {
 			t.Errorf("with its own key job %d is %s, want it canceled", j.ID, j.Status)
 		}
-		time.Sleep(15 * time.Minute)
 		if j := s.get(theirs); hasEnded(j) {
 			t.Errorf("the other environment's job %d is %s with %s, want it open", j.ID, j.Status, j.Result)
 		}

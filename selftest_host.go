@@ -257,7 +257,8 @@ func (h *provingHost) settle(ctx context.Context, within time.Duration) error {
 			return ctx.Err()
 		}
 	}
-	// What an event has closed is asked about once more.
+	// What an event has closed is asked about once more, at the pace of the rate limit.
+	h.client.Timeout = within
 	_, _, err := h.call(ctx, http.MethodPost, "/api/reconcile", "{}", "")
 	return err
 }

@@ -281,7 +281,7 @@ func TestARefusedKeyChangesNoRowAndSendingGoesOnWhenItWorksAgain(t *testing.T) {
 				before := s.statuses(open)
 				s.faults(fault("", "", "status", "status", status))
 				s.in.cut(errNoRoute)
-				for range 12 {
+				for range 6 {
 					r := s.call("POST", "/api/jobs?waitMs=1", `{"type":"ok","executor":"trigger","triggerTaskId":"ok"}`)
 					open = append(open, s.view(r).ID)
 				}
