@@ -77,6 +77,7 @@ type historyDetails struct {
 	Attempt                            int
 	RemoteAt, NextTry                  time.Time
 	RescheduledFromJob                 int64
+	Cancel                             string // confirmed or too late
 }
 
 // UnmarshalJSON takes what it understands: a newer server may say more, or otherwise.
@@ -217,6 +218,12 @@ func (l historyLine) seen() string {
 	text := fmt.Sprintf("Trigger.dev, when asked%s, said that the run is %s%s%s", l.occasion(), l.Detail.Status, l.remoteAt(), attemptText(l.Detail.Attempt))
 	if l.Detail.Before != "" {
 		text += fmt.Sprintf("; an event had said %s, and Trigger.dev's word counts", l.Detail.Before)
+	}
+	switch l.Detail.Cancel {
+	case "confirmed":
+		text += "; that confirms the cancel"
+	case "too late":
+		text += "; the cancel came too late"
 	}
 	return text + "."
 }

@@ -162,8 +162,11 @@ func (o *outbox) beginNow(id int64) <-chan struct{} {
 	o.busy[id] = true
 	o.sends.Go(func() {
 		defer close(over)
-		defer o.release(id)
-		o.pay(life, id)
+		moved := o.pay(life, id)
+		o.release(id)
+		if moved {
+			o.nudge()
+		}
 	})
 	return over
 }

@@ -128,6 +128,34 @@ func TestAShutdownLetsSendsThatAreUnderWayFinish(t *testing.T) {
 	})
 }
 
+// The sends of a sweep are sends like others.
+func TestAShutdownLetsSendsOfASweepFinish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, withTasks(sceneTasks()))
+		s.faults(fault("POST", submitPath, "redirect", "times", 1))
+		r := s.call("POST", "/api/jobs?waitMs=1", `{"type":"minute","executor":"trigger","triggerTaskId":"minute"}`)
+		s.faults(fault("POST", submitPath, "delay", "delayMs", 3000))
+		over := make(chan struct{})
+		go func(api http.Handler) {
+			defer close(over)
+			callHandler(t, api, "POST", "/api/reconcile", nil)
+		}(s.srv.private)
+		synctest.Wait()
+		s.down()
+		<-over
+		s.out.forget()
+		s.up()
+		time.Sleep(30 * time.Second)
+		if n := len(s.out.calls("POST", submitPath)); n != 0 {
+			t.Errorf("it was submitted again %d times", n)
+		}
+		if j := s.get(s.view(r).ID); !hasRun(j) || j.Error != "" {
+			t.Errorf("it has run %q and error %q, want the run of the sweep's send", j.TriggerRunID, j.Error)
+		}
+		s.wantTruth()
+	})
+}
+
 func TestAShutdownDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t, withTasks(sceneTasks()))

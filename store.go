@@ -204,6 +204,9 @@ func historyDetail(ev job.Event, was, is job.Job) map[string]any {
 	if ev.Kind == job.Seen && was.Done() && was.TriggerStatus != is.TriggerStatus {
 		put("before", string(was.TriggerStatus))
 	}
+	if ev.Kind == job.Seen && is.CancelRequested && is.Done() {
+		put("cancel", cancelReceipt(is))
+	}
 	if is.Attempt > 0 {
 		d["attempt"] = is.Attempt
 	}
@@ -214,6 +217,15 @@ func historyDetail(ev job.Event, was, is job.Job) map[string]any {
 		d["nextTry"] = ev.NextTry.UTC().Format(timeLayout)
 	}
 	return d
+}
+
+// cancelReceipt is what became of a cancel, once Trigger.dev has said how the run
+// ended.
+func cancelReceipt(j job.Job) string {
+	if j.Status() == job.Canceled {
+		return "confirmed"
+	}
+	return "too late"
 }
 
 func notFound(id int64) error { return fmt.Errorf("job %d: %w", id, ErrNotFound) }

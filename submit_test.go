@@ -129,6 +129,30 @@ func TestAnEventFindsTheRowOfALostReply(t *testing.T) {
 	})
 }
 
+// When the stream has brought the run, nobody misses the reply.
+func TestALostReplyAfterTheStreamHasBroughtTheRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, withoutWebhook(), withTasks(sceneTasks()))
+		s.out.tapWith(func(r *http.Request, pass func() (*http.Response, error)) (*http.Response, error) {
+			res, err := pass()
+			if r.Method != "POST" || err != nil {
+				return res, err
+			}
+			time.Sleep(time.Second)
+			return nil, errBroken
+		})
+		j := s.triggerJob("ok", "due", time.Now().Add(time.Hour))
+		if !hasRun(j) || j.Error != "" {
+			t.Errorf("the reply has run %q and error %q, want the run and none", j.TriggerRunID, j.Error)
+		}
+		time.Sleep(10 * time.Second)
+		if n := len(s.out.calls("POST", submitPath)); n != 1 {
+			t.Errorf("it was submitted %d times, want 1", n)
+		}
+		s.wantTruth()
+	})
+}
+
 // The list of runs lags, so a run that is not in it may be there all the same;
 // realtime shows it.
 func TestALostReplyIsLookedUpWhereNothingLags(t *testing.T) {
@@ -227,6 +251,27 @@ func TestARefusalAfterALostReplyEndsNothingYet(t *testing.T) {
 		})
 		if got := s.wait(j.ID); got.Status != "COMPLETED" || got.TriggerRunID != "run_d1" {
 			t.Errorf("it ended %s with run %q, want COMPLETED: the run was there", got.Status, got.TriggerRunID)
+		}
+	})
+}
+
+// A sweep may send again in the very millisecond in which the first reply was lost.
+func TestASecondSubmitInTheSameMillisecondIsInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDouble()
+		d.trigger = answerJSON(422, `{"error":"out of credits"}`)
+		s := newQuietScene(t, withDouble(d))
+		time.Sleep(time.Second)
+		s.out.tapWith(onceTap(errBroken))
+		s.call("POST", "/api/jobs/batch", `{"jobs":[{"type":"t","executor":"trigger","triggerTaskId":"t"}]}`)
+		synctest.Wait()
+		report := s.sweepReport("reconcile")
+		sent := s.out.calls("POST", submitPath)
+		if len(sent) != 2 || !sent[0].at.Equal(sent[1].at) || report.FailedJobs != 1 {
+			t.Fatalf("%d submits, report %+v; want two in one moment, and the job still open", len(sent), report)
+		}
+		if j := s.get(1); hasEnded(j) {
+			t.Errorf("it is %s with %s; its first submit may have made a run", j.Status, j.Result)
 		}
 	})
 }
