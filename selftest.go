@@ -174,6 +174,9 @@ func (w *proving) round(ctx context.Context) (what string, err error) {
 		return trouble.name, err
 	}
 	w.host.use(ctx, w.random.IntN(12), time.Duration(w.random.IntN(60))*time.Millisecond, w.server.done)
+	if w.random.IntN(6) == 0 {
+		return trouble.name + ", SIGTERM", errors.Join(w.server.terminate(ctx), w.start(ctx, ""))
+	}
 	w.server.kill()
 	return trouble.name, w.start(ctx, w.nextFailpoint())
 }
@@ -221,6 +224,7 @@ func (w *proving) troubles() []trouble {
 		{"the key is refused", []map[string]any{fault(all, "status", "status", 401, "probability", 1)}},
 		{"forbidden", []map[string]any{fault(all, "status", "status", 403, "probability", 1)}},
 		{"young runs are not found", []map[string]any{fault(runs, "notFound")}},
+		{"lists lag", []map[string]any{fault(list, "staleList", "delayMs", 5000, "probability", 1)}},
 		{"lists are empty", []map[string]any{fault(list, "emptyList", "probability", 1)}},
 		{"no realtime", []map[string]any{fault(realtime, "reset", "probability", 1)}},
 	}

@@ -91,6 +91,26 @@ func (c *child) kill() {
 	<-c.done
 }
 
+// terminate asks the process to drain and waits until it has left in peace.
+func (c *child) terminate(ctx context.Context) error {
+	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
+		<-c.done // it has ended by itself, at a failpoint
+		return nil
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(40 * time.Second):
+		c.kill()
+		return errors.New("it did not leave within 40 s of an interrupt")
+	}
+	if code := c.cmd.ProcessState.ExitCode(); code > 0 {
+		return fmt.Errorf("it left with exit code %d after an interrupt; its log is %s", code, c.log.Name())
+	}
+	return nil
+}
+
 // unusedAddress is a loopback address that nobody listens on now.
 func unusedAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
