@@ -69,9 +69,9 @@ func (o *outbox) nudge() {
 // run pays until draining ends, then waits for the sends under way, which stop when
 // ctx does.
 func (o *outbox) run(ctx, draining context.Context) {
-	o.setLife(ctx)
+	o.open(ctx)
 	defer o.sends.Wait()
-	defer o.setLife(nil)
+	defer o.close()
 	for draining.Err() == nil {
 		next := o.payAll(ctx, draining)
 		timer := time.NewTimer(time.Until(next))
@@ -171,10 +171,18 @@ func (o *outbox) beginNow(id int64) <-chan struct{} {
 	return over
 }
 
-func (o *outbox) setLife(ctx context.Context) {
+// open lets sends begin; they stop when ctx does.
+func (o *outbox) open(ctx context.Context) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.life = ctx
+}
+
+// close lets no further send begin.
+func (o *outbox) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.life = nil
 }
 
 // pay tells whether the row moved.
