@@ -191,15 +191,6 @@ func (s *sweep) failed(id int64, err error) {
 	}
 }
 
-// stopAt notes that the key was refused; nil is no refusal.
-func (s *sweep) stopAt(refusal error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.refused == nil {
-		s.refused = refusal
-	}
-}
-
 func (s *sweep) count(n *int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,7 +228,6 @@ func (s *sweep) dispatchOne(ctx context.Context, id int64) {
 		s.count(&s.report.SyncedJobs)
 	case j.Error != "":
 		s.failed(id, errors.New(j.Error))
-		s.stopAt(s.adapter.health.refusal())
 	default:
 		s.count(&s.report.SkippedJobs)
 	}

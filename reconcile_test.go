@@ -247,7 +247,9 @@ func TestWhatMakesAnOrphan(t *testing.T) {
 func TestAnOrphanComesBackToLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t, withTasks(sceneTasks()))
-		id := s.triggerJob("stays").ID // the stream may bring the run before the reply does
+		s.out.tapWith(loseReplies)
+		id := s.triggerJob("stays").ID
+		s.out.tapWith(nil)
 		time.Sleep(10 * time.Second)
 		s.faults(fault("GET", retrievePath, "notFound"))
 		time.Sleep(15 * time.Minute)
@@ -291,13 +293,7 @@ func TestAKeyOfAnotherEnvironmentOrphansNothing(t *testing.T) {
 		var key atomic.Value
 		key.Store("tr_dev_test")
 		s := newScene(t, withTasks(sceneTasks()), withConfig(func(c *config) { c.key = func() string { return key.Load().(string) } }))
-		s.out.tapWith(func(r *http.Request, pass func() (*http.Response, error)) (*http.Response, error) {
-			res, err := pass()
-			if r.Method == "POST" {
-				time.Sleep(time.Second) // the stream gives the row its run before this reply does
-			}
-			return res, err
-		})
+		s.out.tapWith(loseReplies)
 		ours := []int64{s.triggerJob("stays").ID, s.triggerJob("ok", "due", time.Now().Add(3*time.Hour)).ID}
 		time.Sleep(10 * time.Second)
 		open := func(when string) {
@@ -331,6 +327,17 @@ func TestAKeyOfAnotherEnvironmentOrphansNothing(t *testing.T) {
 			t.Errorf("the other environment's job %d is %s with %s, want it open", j.ID, j.Status, j.Result)
 		}
 	})
+}
+
+// loseReplies loses the reply of every submit when the stream has brought its run,
+// and with it the name of the environment.
+func loseReplies(r *http.Request, pass func() (*http.Response, error)) (*http.Response, error) {
+	res, err := pass()
+	if r.Method != "POST" || err != nil {
+		return res, err
+	}
+	time.Sleep(time.Second)
+	return nil, errBroken
 }
 
 // Without events and without anybody asking, every end arrives in a sync interval.

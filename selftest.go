@@ -162,6 +162,10 @@ func (w *proving) prove(ctx context.Context, c selftestCommand, show func(done i
 	if err := w.setFaults(ctx); err != nil {
 		return rounds, err
 	}
+	w.server.kill() // its failpoint may strike yet
+	if err := w.start(ctx, ""); err != nil {
+		return rounds, err
+	}
 	w.host.stop()
 	return rounds, w.host.settle(ctx, c.Settle)
 }

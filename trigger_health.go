@@ -11,8 +11,7 @@ import (
 )
 
 // triggerHealth is what the last calls say about Trigger.dev: whether it answers,
-// and takes the key. It is for people, and spares sweeps; no decision about a job
-// rests on it.
+// and takes the key. It is for people; no decision about a job rests on it.
 type triggerHealth struct {
 	log *slog.Logger
 
@@ -20,7 +19,7 @@ type triggerHealth struct {
 	failing    int       // calls in a row that did not get through
 	since      time.Time // the first of them
 	reason     string
-	keyRefused error // the last refusal; nil when the key is taken
+	keyRefused bool
 }
 
 // degradedAfter is how many calls in a row must fail before Trigger.dev counts as
@@ -36,10 +35,10 @@ func (h *triggerHealth) note(err error) {
 	defer h.mu.Unlock()
 	refused := triggerdev.KeyRefused(err)
 	if !refused && answered(err) {
-		if h.keyRefused != nil || h.failing >= degradedAfter {
+		if h.keyRefused || h.failing >= degradedAfter {
 			h.log.Info("trigger.dev answers again")
 		}
-		h.failing, h.reason, h.keyRefused = 0, "", nil
+		h.failing, h.reason, h.keyRefused = 0, "", false
 		return
 	}
 	if h.failing == 0 {
@@ -48,22 +47,12 @@ func (h *triggerHealth) note(err error) {
 	h.failing++
 	h.reason = err.Error()
 	switch {
-	case refused && h.keyRefused == nil:
+	case refused && !h.keyRefused:
 		h.log.Error("trigger.dev refuses the key: no job changes, and sending goes on when the key works again", "err", err)
 	case !refused && h.failing == degradedAfter:
 		h.log.Warn("trigger.dev does not answer; jobs wait", "err", err)
 	}
-	h.keyRefused = nil
-	if refused {
-		h.keyRefused = err
-	}
-}
-
-// refusal is why the key is not taken, nil while it is.
-func (h *triggerHealth) refusal() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.keyRefused
+	h.keyRefused = refused
 }
 
 // answered tells whether the service itself replied, whatever it said.
@@ -80,7 +69,7 @@ func (h *triggerHealth) state() (state, reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case h.keyRefused != nil:
+	case h.keyRefused:
 		return "degraded", "Trigger.dev refuses the key: " + h.reason
 	case h.failing >= degradedAfter:
 		return "degraded", "Trigger.dev has not answered since " + h.since.Format(timeLayout) + ": " + h.reason
