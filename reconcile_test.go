@@ -292,7 +292,9 @@ func TestAKeyOfAnotherEnvironmentOrphansNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var key atomic.Value
 		key.Store("tr_dev_test")
-		s := newScene(t, withTasks(sceneTasks()), withConfig(func(c *config) { c.key = func() string { return key.Load().(string) } }))
+		s := newScene(t, withTasks(sceneTasks()), withConfig(func(c *config) {
+			c.key, c.syncEvery = func() string { return key.Load().(string) }, time.Minute
+		}))
 		s.out.tapWith(loseReplies)
 		ours := []int64{s.triggerJob("stays").ID, s.triggerJob("ok", "due", time.Now().Add(3*time.Hour)).ID}
 		time.Sleep(10 * time.Second)
@@ -305,13 +307,13 @@ func TestAKeyOfAnotherEnvironmentOrphansNothing(t *testing.T) {
 			}
 		}
 		key.Store("tr_prod_other")
-		time.Sleep(21 * time.Minute)
+		time.Sleep(13 * time.Minute)
 		open("with the key of an empty environment")
 		theirs := s.triggerJob("stays").ID
 		time.Sleep(13 * time.Minute)
 		open("with the key of an environment that has runs")
 		key.Store("tr_dev_test")
-		time.Sleep(7 * time.Minute) // all rows are asked about once more
+		time.Sleep(2 * time.Minute) // all rows are asked about once more
 		open("with their own key")
 		key.Store("tr_prod_other")
 		time.Sleep(5 * time.Minute)

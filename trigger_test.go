@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -169,4 +170,95 @@ func signedWith(secret string, body []byte) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)
 	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// double is a Trigger.dev that answers as a test says, for what the emulator never
+// would.
+type double struct {
+	mux                                       chan struct{} // held while an answer is chosen
+	trigger, retrieve, cancel, list, realtime http.HandlerFunc
+}
+
+func newDouble() *double {
+	return &double{
+		mux:      make(chan struct{}, 1),
+		trigger:  answerJSON(200, `{"id":"run_d1","isCached":false}`),
+		retrieve: answerJSON(200, `{"id":"run_d1","status":"QUEUED","taskIdentifier":"t"}`),
+		cancel:   answerJSON(200, `{"id":"run_d1"}`),
+		list:     answerJSON(200, `{"data":[],"pagination":{}}`),
+		realtime: answerJSON(404, `{"error":"Not found"}`),
+	}
+}
+
+// withDouble puts it in the place of the emulator.
+func withDouble(d *double) worldOption {
+	return func(w *world) { w.cfg.transport = inProcess(func() http.Handler { return d }) }
+}
+
+// set changes answers while sidejob asks.
+func (d *double) set(change func()) {
+	d.mux <- struct{}{}
+	change()
+	<-d.mux
+}
+
+// ServeHTTP implements http.Handler.
+func (d *double) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var answer http.HandlerFunc
+	d.set(func() {
+		switch {
+		case strings.HasPrefix(r.URL.Path, submitPath):
+			answer = d.trigger
+		case strings.HasPrefix(r.URL.Path, retrievePath):
+			answer = d.retrieve
+		case strings.HasPrefix(r.URL.Path, cancelPath):
+			answer = d.cancel
+		case r.URL.Path == listPath:
+			answer = d.list
+		default:
+			answer = d.realtime
+		}
+	})
+	answer(w, r)
+}
+
+func answerJSON(status int, body string) http.HandlerFunc {
+	if !json.Valid([]byte(body)) {
+		panic("not JSON: " + body)
+	}
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(body))
+	}
+}
+
+// once answers first in one way, then in the other.
+func once(first, then http.HandlerFunc) http.HandlerFunc {
+	asked := make(chan struct{}, 1)
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- struct{}{}:
+			first(w, r)
+		default:
+			then(w, r)
+		}
+	}
+}
+
+// onceTap carries the first submit out and loses its answer.
+func onceTap(with error) tap {
+	lost := make(chan struct{}, 1)
+	return func(r *http.Request, pass func() (*http.Response, error)) (*http.Response, error) {
+		res, err := pass()
+		if r.Method != "POST" || err != nil {
+			return res, err
+		}
+		select {
+		case lost <- struct{}{}:
+			return nil, with
+		default:
+			return res, nil
+		}
+	}
 }
