@@ -296,7 +296,7 @@ func (p processTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body == nil {
 		inner.Body = http.NoBody
 	}
-	rec := &pipeRecorder{header: http.Header{}, ready: make(chan struct{}), aborted: make(chan struct{})}
+	rec := &pipeRecorder{header: http.Header{}, aborted: make(chan struct{})}
 	go func() {
 		defer close(rec.aborted)
 		defer func() {
@@ -336,7 +336,6 @@ type pipeRecorder struct {
 	status  int
 	body    bytes.Buffer
 	broken  bool
-	ready   chan struct{}
 	aborted chan struct{}
 }
 
