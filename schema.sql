@@ -80,7 +80,9 @@ CREATE INDEX worker_jobs_asked ON worker_jobs (id)
 -- What workers take, soonest due first.
 CREATE INDEX worker_jobs_claim ON worker_jobs (due, id) WHERE finished IS NULL AND executor = 'internal';
 -- What may be removed.
-CREATE INDEX worker_jobs_removable ON worker_jobs (remove_at) WHERE finished IS NOT NULL AND persistent = FALSE;
+CREATE INDEX worker_jobs_removable ON worker_jobs (remove_at)
+  WHERE finished IS NOT NULL AND persistent = FALSE
+    AND (trigger_run_id IS NULL OR confirmed_at IS NOT NULL OR orphaned_at IS NOT NULL);
 -- Lists.
 CREATE INDEX worker_jobs_due ON worker_jobs (due, id);
 CREATE INDEX worker_jobs_created ON worker_jobs (created_at);

@@ -59,7 +59,8 @@ type Store interface {
 	Asked(ctx context.Context, after int64, limit int, orphans bool) ([]job.Job, error)
 
 	// Remove deletes at most limit finished jobs whose time is past, but persistent
-	// and excluded ones, and what is kept of events and replies beyond its use.
+	// and excluded ones and those whose end Trigger.dev is still to confirm, and what
+	// is kept of events and replies beyond its use.
 	Remove(ctx context.Context, at time.Time, exclude []int64, limit int) (removed int64, err error)
 
 	// Reserve takes an idempotency key for a request, or says how that key stands.

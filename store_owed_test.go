@@ -169,6 +169,19 @@ func testRemove(promise promise) {
 		s.same("history that stays", len(s.history(long.ID)), 2)
 	})
 
+	promise("a job whose end is only told stays until Trigger.dev confirms it", func(s storeTest) {
+		told := s.jobIn(job.Trigger, job.StateToldFailed, "told")
+		orphan := s.jobIn(job.Trigger, job.StateOrphaned, "orphan")
+		later := s.at(0).Add(24 * time.Hour)
+		s.sweep(later, nil, 100, 1)
+		s.same("jobs that stay", s.listed(Filter{}), []int64{told.ID})
+		if _, err := s.Get(s.Context(), orphan.ID); !errors.Is(err, ErrNotFound) {
+			s.Errorf("get the orphan: got error %v, want ErrNotFound", err)
+		}
+		s.happen(told.ID, job.Event{Kind: job.Seen, At: s.at(90), Run: job.Run{ID: told.RunID, Raw: "FAILED"}})
+		s.sweep(later, nil, 100, 1)
+	})
+
 	promise("excluded jobs stay and do not count for the limit", func(s storeTest) {
 		var made []int64
 		for i := range 5 {

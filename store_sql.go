@@ -433,7 +433,9 @@ func (s *sqlStore) Remove(ctx context.Context, at time.Time, exclude []int64, li
 func (s *sqlStore) remove(ctx context.Context, tx *sql.Tx, at time.Time, exclude []int64, limit int) (int64, error) {
 	rows, err := tx.QueryContext(ctx, `
 		SELECT id FROM worker_jobs
-		WHERE finished IS NOT NULL AND persistent = FALSE AND remove_at <= $1
+		WHERE finished IS NOT NULL AND persistent = FALSE
+		  AND (trigger_run_id IS NULL OR confirmed_at IS NOT NULL OR orphaned_at IS NOT NULL)
+		  AND remove_at <= $1
 		ORDER BY remove_at LIMIT $2`, s.dialect.time(at), limit+len(exclude))
 	if err != nil {
 		return 0, err
