@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,6 +63,30 @@ func TestCancelOfAJobThatHasEndedChangesNothing(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			if n := len(s.out.calls("POST", "")); n > 0 {
 				t.Errorf("%s: %d requests were sent to cancel what has ended", task, n)
+			}
+		}
+	})
+}
+
+// News of the canceled run come before the answer to the cancel does.
+func TestTheHistoryHasEveryReceiptOfACancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, withTasks(sceneTasks()))
+		j := s.triggerJob("stays")
+		time.Sleep(time.Second)
+		s.out.tapWith(func(r *http.Request, pass func() (*http.Response, error)) (*http.Response, error) {
+			res, err := pass()
+			if r.Method == http.MethodPost && strings.HasPrefix(r.URL.Path, cancelPath) {
+				time.Sleep(time.Second)
+			}
+			return res, err
+		})
+		s.cancelJob(j.ID, "")
+		time.Sleep(5 * time.Second)
+		told := strings.Join(s.history(j.ID), "\n")
+		for _, want := range []string{"cancel api > running canceling", "> told canceled", "seen poll > canceled", "stopping cancel > canceled"} {
+			if !strings.Contains(told, want) {
+				t.Errorf("the history lacks %q:\n%s", want, told)
 			}
 		}
 	})

@@ -163,7 +163,7 @@ func (c *changeset) apply(ctx context.Context, id int64, ev job.Event) (job.Step
 			return step, fmt.Errorf("write job %d: %w", id, err)
 		}
 	}
-	if step.Changed && !step.Quiet {
+	if step.Changed && !step.Quiet || step.Noted {
 		if err := c.record(ctx, was, step.Job, ev); err != nil {
 			return step, err
 		}

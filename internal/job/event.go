@@ -89,6 +89,7 @@ type Step struct {
 	OnConflict OnConflict // what Follow does about unfinished jobs of its tag
 	Changed    bool       // Job differs from before and must be written
 	Quiet      bool       // the change is bookkeeping that the history need not tell
+	Noted      bool       // the history tells it although the job stays as it is
 }
 
 // ErrRefused is what a request that does not fit a job's state is.

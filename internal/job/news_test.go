@@ -86,12 +86,31 @@ func TestLateAndRepeatedNewsChangesNothing(t *testing.T) {
 		{"a refusal after the end", after(t, begun, seen("FAILED")), rejected()},
 		{"not reached after the end", after(t, begun, seen("FAILED")), unreached(false)},
 		{"stopping, though nobody asked for it", begun, Event{Kind: Stopping}},
-		{"stopping after the end", after(t, begun, cancel(""), seen("FAILED")), Event{Kind: Stopping}},
 		{"told of an orphan", after(t, begun, lost()...), told("COMPLETED", whole)},
 		{"seen before the row knows its run", after(t, triggerJob(t), send()), seen("COMPLETED")},
 		{"missing before the row knows its run", after(t, triggerJob(t), send()), notFound(second(1000), true)},
 	} {
 		t.Run(c.name, func(t *testing.T) { changesNothing(t, c.job, c.ev) })
+	}
+}
+
+// The history shows every receipt of a cancel, in whichever order they come.
+func TestACancelTakenAfterTheEndIsKnownIsNoted(t *testing.T) {
+	for _, end := range []Event{told("CANCELED"), seen("CANCELED"), seen("COMPLETED")} {
+		closed := after(t, queued(t), cancel(""), end)
+		step := next(t, closed, Event{Kind: Stopping, NextTry: second(9000)})
+		if !step.Noted || step.Changed {
+			t.Errorf("after %s: noted %v, changed %v; want true, false", end.Kind, step.Noted, step.Changed)
+		}
+		equal(t, "the job", step.Job, closed)
+	}
+	for name, j := range map[string]Job{
+		"one that nobody canceled":      after(t, queued(t), told("COMPLETED")),
+		"one that was canceled without": after(t, triggerJob(t), cancel("")),
+	} {
+		if next(t, j, Event{Kind: Stopping}).Noted {
+			t.Errorf("%s: got a note, want none", name)
+		}
 	}
 }
 

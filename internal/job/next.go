@@ -164,9 +164,13 @@ func onUnreached(j Job, ev Event) Step {
 
 // onStopping notes that Trigger.dev has taken the cancel. Only its word on the run
 // closes the job; NextTry is when to ask for the cancel again should that not come.
+// News of the run's end may have overtaken the answer to the cancel.
 func onStopping(j Job, ev Event) Step {
-	if j.Executor != Trigger || j.Done() || !j.CancelRequested {
+	if j.Executor != Trigger || !j.CancelRequested {
 		return Step{Job: j}
+	}
+	if j.Done() {
+		return Step{Job: j, Noted: j.RunID != ""}
 	}
 	j.Error, j.Tries, j.NextTry = "", 0, ev.NextTry
 	return changed(j, ev)
