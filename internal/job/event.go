@@ -22,6 +22,9 @@ const (
 	Fail     Kind = "fail"     // its failure, with Result as the error
 	Release  Kind = "release"  // it gives the job back unharmed
 	Retry    Kind = "retry"    // a new job from one that has ended
+	End      Kind = "end"      // a recurring job recurs no more
+	Pause    Kind = "pause"    // it rests until Resume
+	Resume   Kind = "resume"
 
 	// News.
 	Submitted Kind = "submitted" // Trigger.dev has made the run Run.ID
@@ -32,6 +35,13 @@ const (
 	Seen      Kind = "seen"      // Trigger.dev, asked, says so
 	Missing   Kind = "missing"   // Trigger.dev, asked, knows no such run
 	LeaseLost Kind = "leaseLost" // a worker's lease has run out
+
+	// News of recurring jobs.
+	Fired       Kind = "fired"       // a nominal time has come; Run, if Trigger.dev has made it
+	Missed      Kind = "missed"      // it had come and nothing began
+	Scheduled   Kind = "scheduled"   // Trigger.dev has the schedule ScheduleID
+	Drifted     Kind = "drifted"     // … and it is not as the row says
+	Unscheduled Kind = "unscheduled" // Trigger.dev has no such schedule
 )
 
 // Event is one thing that happened to a job. At is when sidejob learned it; Source
@@ -58,6 +68,12 @@ type Event struct {
 	Task string // Send: the task of a row that names none
 
 	KeyProved bool // Missing: the API key is good, in the environment that Run names
+
+	Replaced    bool      // Cancel: another job takes the tag
+	CarriedOver bool      // … and the schedule on Trigger.dev with it
+	Nominal     time.Time // Fired, of a run on Trigger.dev: the time by the schedule
+	ScheduleID  string    // Scheduled
+	Active      bool      // Scheduled: it fires
 }
 
 // Lease is a hold on a job: only who shows the token may act on it, and only until

@@ -41,13 +41,28 @@ func onClaim(j Job, ev Event) (Step, error) {
 		return refuse(j, ev, "it is not due before "+j.Due.Format(time.RFC3339))
 	case ev.At.Before(j.NextTry):
 		return refuse(j, ev, "its next try is not before "+j.NextTry.Format(time.RFC3339))
+	case j.Paused:
+		return refuse(j, ev, "it is paused")
+	case j.skips(ev.At):
+		return refuse(j, ev, "its time has passed, and misfire is skip")
 	}
 	if j.Started.IsZero() {
 		j.Started = ev.At
 	}
 	j.Attempt++
-	j.NextTry = time.Time{}
+	j.NextTry, j.Missed = time.Time{}, time.Time{}
 	return changed(withLease(j, ev), ev), nil
+}
+
+// cancelInternal ends the job at once. Of a recurring job that waits, that is the
+// end; where an occurrence is at work it is canceled alone, and the next one follows.
+func cancelInternal(j Job, ev Event) Step {
+	running := j.LeaseToken != ""
+	step := settleCanceled(j, ev)
+	if running && !ev.Replaced {
+		step.Follow, step.OnConflict = nextOccurrence(step.Job, ev), Beside
+	}
+	return step
 }
 
 // onRenew extends the lease. The last holder of a canceled job is answered too, so
@@ -102,7 +117,7 @@ func onOutcome(j Job, ev Event) (Step, error) {
 	}
 	j = withoutLease(j)
 	if ev.Kind == Complete {
-		return end(j, ev, ev.At, true, ev.Result), nil
+		return withFollower(end(j, ev, ev.At, true, ev.Result), ev), nil
 	}
 	if again, ok := retryOnRow(j, ev); ok {
 		return again, nil
@@ -153,10 +168,19 @@ func fail(j Job, ev Event, result json.RawMessage) Step {
 	return withFollower(end(j, ev, ev.At, false, result), ev)
 }
 
-// withFollower adds the row that a failed job makes of itself. It gives way to a
-// job that has taken the tag meanwhile.
+// withFollower adds the row that follows one that has ended: another try of what has
+// failed, or the next occurrence, whichever is due first. A try gives way to a job
+// that has taken the tag meanwhile; nothing keeps a recurring job from recurring.
 func withFollower(step Step, ev Event) Step {
-	step.Follow, step.OnConflict = reschedule(step.Job, ev), Keep
+	try, next := reschedule(step.Job, ev), nextOccurrence(step.Job, ev)
+	switch {
+	case next != nil && (try == nil || !try.Due.Before(next.Due)):
+		step.Follow, step.OnConflict = next, Beside
+	case try != nil && (next != nil || step.Job.ScheduleRow != 0):
+		step.Follow, step.OnConflict = try, Beside
+	case try != nil:
+		step.Follow, step.OnConflict = try, Keep
+	}
 	return step
 }
 
@@ -164,7 +188,7 @@ func withFollower(step Step, ev Event) Step {
 // failure forestalled a cancel. It waits for the longer of the job's own delay and
 // the back-off, and the tries of the whole chain count.
 func reschedule(j Job, ev Event) *Job {
-	if !j.AutoReschedule || j.CancelRequested {
+	if !j.AutoReschedule || j.CancelRequested || j.LastOccurrence || j.Status() != Failed {
 		return nil
 	}
 	wait, tries := j.AutoRescheduleWait, max(j.Attempt, 1)
@@ -199,12 +223,16 @@ func follow(j Job, ev Event, due time.Time) Job {
 	f := Job{
 		Tag: j.Tag, Type: j.Type, Name: j.Name, UserID: j.UserID, Data: j.Data,
 		Due: due, RemoveAt: due.Add(j.removeDelay()),
-		CronSchedule: j.CronSchedule, Timezone: j.Timezone,
+		CronSchedule: j.CronSchedule, Timezone: j.Timezone, Paused: j.Paused,
+		Misfire: j.Misfire, MisfireLimit: j.MisfireLimit, FireLocally: j.FireLocally, ScheduleRow: j.ScheduleRow,
 		AutoReschedule: j.AutoReschedule, AutoRescheduleWait: j.AutoRescheduleWait,
 		RemoveDelay: j.RemoveDelay, RescheduledFrom: j.ID, Persistent: j.Persistent,
 		Retry: j.Retry, Executor: j.Executor, TriggerTask: j.TriggerTask,
 		Metadata: j.Metadata, Labels: j.Labels,
 		Created: ev.At, Updated: ev.At,
+	}
+	if f.Recurs() && !f.IsSchedule() && f.ScheduleRow == 0 {
+		f.ScheduleRow = j.ID
 	}
 	if f.Executor == Trigger {
 		f.TriggerStatus = Pending

@@ -49,9 +49,15 @@ type Job struct {
 	Success  *bool
 	Result   json.RawMessage // any JSON; nil when there is none
 
-	CronSchedule       string
-	Timezone           string // IANA name
+	CronSchedule       string  // set: the job recurs
+	Timezone           string  // IANA name
+	Misfire            Misfire // what becomes of nominal times that pass unused
+	MisfireLimit       int     // with FireAll; 0 is DefaultMisfireLimit
+	FireLocally        bool    // a recurring trigger job whose runs sidejob itself starts
+	ScheduleRow        int64   // id of the recurring job's first row, on all its later ones
+	LastOccurrence     bool    // the recurring job was ended while this one ran
 	Paused             bool
+	Missed             time.Time     // when it was noticed that it had not begun in time
 	AutoReschedule     bool          // a failure makes a new row
 	AutoRescheduleWait time.Duration // the least time until that row is due
 	RemoveDelay        time.Duration // 0 is DefaultRemoveDelay; negative is already past
@@ -68,6 +74,8 @@ type Job struct {
 	TriggerStatus Status // empty for internal jobs
 	RawStatus     string // the word Trigger.dev last used
 	ScheduleID    string
+
+	ScheduleSettled bool // the schedule on Trigger.dev is known to be as this row says
 
 	CancelRequested bool
 	CancelReason    string // the text a canceled job's result carries as its error
@@ -138,9 +146,12 @@ func (j Job) Status() Status {
 // Done tells whether the job has ended.
 func (j Job) Done() bool { return !j.Finished.IsZero() }
 
-// leased tells whether somebody holds the job at that time.
+// leased tells whether somebody holds the job at that time. A lease that has more
+// than twice its term to go was taken by a clock that has been set back since, and
+// does not hold.
 func (j Job) leased(at time.Time) bool {
-	return j.LeaseToken != "" && at.Before(j.LeaseExpires)
+	left := j.LeaseExpires.Sub(at)
+	return j.LeaseToken != "" && left > 0 && left <= 2*j.LeaseFor
 }
 
 // removeDelay is how long the job is kept, with the default applied.

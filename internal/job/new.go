@@ -2,10 +2,14 @@ package job
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"sidejob/internal/job/cron"
 )
 
 // Limits of a request. Sizes are bytes but for tags and labels, which are
@@ -35,6 +39,9 @@ type Spec struct {
 	RescheduleWait  time.Duration
 	CronSchedule    string
 	Timezone        string
+	Misfire         Misfire
+	MisfireLimit    int
+	FireLocally     bool
 	Metadata        json.RawMessage
 	Labels          []string
 	OnConflict      OnConflict
@@ -88,7 +95,11 @@ func New(s Spec, at time.Time, uuid string) (j Job, warnings []string, err error
 		AutoReschedule: s.AutoReschedule, AutoRescheduleWait: s.RescheduleWait,
 		RemoveDelay: s.RemoveDelay, Persistent: s.Persistent, Retry: s.Retry,
 		Executor: s.Executor, Metadata: s.Metadata, Labels: s.Labels,
+		Misfire: s.Misfire, MisfireLimit: s.MisfireLimit, FireLocally: s.FireLocally,
 		Created: at, Updated: at,
+	}
+	if j.Recurs() {
+		j.Due = firstDue(j, j.Due)
 	}
 	j.RemoveAt = j.Due.Add(j.removeDelay())
 	if s.Executor == Trigger {
@@ -157,7 +168,51 @@ func (s Spec) check(at time.Time) (wrong Problems) {
 	if _, known := conflictPolicies()[s.OnConflict]; !known {
 		no(true, "onConflict", "is %q; it is replace, replaceAll, keep or reject", s.OnConflict)
 	}
-	return append(wrong, s.Retry.check()...)
+	return append(append(wrong, s.checkRecurring()...), s.Retry.check()...)
+}
+
+// checkRecurring says what is wrong with the members of a recurring job.
+func (s Spec) checkRecurring() (wrong Problems) {
+	no := func(bad bool, member, why string, args ...any) {
+		if bad {
+			wrong = append(wrong, Problem{member, fmt.Sprintf(why, args...)})
+		}
+	}
+	expression := s.CronSchedule
+	if expression == "" {
+		const why = "is for recurring jobs; give cronSchedule as well"
+		no(s.Misfire != "", "misfire", why)
+		no(s.MisfireLimit != 0, "misfireLimit", why)
+		no(s.FireLocally, "fireLocally", why)
+		expression = "@daily" // so that the zone is judged by itself
+	}
+	_, err := cron.Parse(expression, s.Timezone)
+	if err == nil && s.CronSchedule != "" && s.Executor == Trigger && !s.FireLocally {
+		err = cron.CheckRemote(s.CronSchedule)
+	}
+	wrong = append(wrong, cronProblems(err, s)...)
+	no(!slices.Contains([]Misfire{"", FireOnce, FireSkip, FireAll}, s.Misfire), "misfire", "is %q; it is once, skip or all", s.Misfire)
+	no(s.MisfireLimit < 0 || s.MisfireLimit > MaxMisfireLimit, "misfireLimit", "is not from 1 to %d", MaxMisfireLimit)
+	no(s.MisfireLimit > 0 && s.Misfire != FireAll, "misfireLimit", "is for misfire all")
+	no(s.FireLocally && s.Executor != Trigger, "fireLocally", "is for jobs of executor trigger: sidejob fires internal ones anyway")
+	return wrong
+}
+
+// cronProblems is what is wrong with an expression or a zone, and the way out where
+// only Trigger.dev would not take it.
+func cronProblems(err error, s Spec) Problems {
+	var e *cron.Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	why := e.Why
+	if e.Field != "" {
+		why = e.Field + ": " + why
+	}
+	if _, fits := cron.Parse(s.CronSchedule, s.Timezone); fits == nil && s.CronSchedule != "" {
+		why += "; with fireLocally sidejob fires it itself"
+	}
+	return Problems{{e.Member, why}}
 }
 
 func (r *RetryConfig) check() (wrong Problems) {
@@ -186,6 +241,21 @@ func triggerWarnings(j Job) (warnings []string) {
 	if len(j.Labels) > RemoteLabels {
 		warnings = append(warnings, fmt.Sprintf("labels: a run takes 10 tags, so only the first %d labels are sent; all are kept here", RemoteLabels))
 	}
+	if !j.OnTrigger() {
+		return warnings
+	}
+	const own = ": Trigger.dev gives the runs of a schedule a payload, options and tags of its own; this is kept on their rows here only. With fireLocally it is sent"
+	for member, given := range map[string]bool{
+		"data": string(j.Data) != "{}", "metadata": string(j.Metadata) != "{}", "labels": len(j.Labels) > 0, "retryConfig": j.Retry != nil,
+	} {
+		if given {
+			warnings = append(warnings, member+own)
+		}
+	}
+	if j.Misfire != "" {
+		warnings = append(warnings, "misfire: Trigger.dev fires the schedule and makes up for nothing; with fireLocally sidejob does as misfire says")
+	}
+	slices.Sort(warnings)
 	return warnings
 }
 
@@ -200,24 +270,38 @@ func conflictPolicies() map[OnConflict]struct{} {
 // ErrTagTaken refuses a job whose tag has an unfinished one already.
 var ErrTagTaken = fmt.Errorf("an unfinished job has this tag")
 
-// Resolve decides what becomes of the unfinished jobs of a tag, oldest first, when
-// another is asked for: which are canceled, or which one is kept instead of a new
-// one. A job that is already to be canceled does not count.
-func Resolve(policy OnConflict, open []Job) (cancel []Job, keep *Job, err error) {
-	for _, j := range open {
-		if j.CancelRequested || policy == Beside {
-			continue
-		}
+// Resolution is what becomes of the unfinished jobs of a tag.
+type Resolution struct {
+	Cancel []Job
+	End    []Job // recurring ones of which an occurrence is at work: that goes on, and is the last
+	Keep   *Job  // stays instead of the new one
+}
+
+// Resolve decides what becomes of the unfinished jobs of a tag, oldest first, when j
+// is asked for. A job that is already to be canceled does not count, and a run of a
+// schedule does not count as pending.
+func Resolve(policy OnConflict, j Job, open []Job) (r Resolution, err error) {
+	for _, old := range open {
 		switch {
+		case policy == Beside:
+		case old.CancelRequested:
+			if old.OnTrigger() && j.OnTrigger() {
+				r.Cancel = append(r.Cancel, old) // its schedule is carried over, not deleted
+			}
+		case policy == ReplaceAll:
+			r.Cancel = append(r.Cancel, old)
+		case old.Executor == Trigger && old.ScheduleRow != 0:
 		case policy == Keep:
-			keep = &j
+			r.Keep = &old
 		case policy == Reject:
-			return nil, nil, fmt.Errorf("job %d: %w", j.ID, ErrTagTaken)
-		case policy == ReplaceAll || j.Status() == Pending:
-			cancel = append(cancel, j)
+			return Resolution{}, fmt.Errorf("job %d: %w", old.ID, ErrTagTaken)
+		case old.Status() == Pending:
+			r.Cancel = append(r.Cancel, old)
+		case old.Recurs():
+			r.End = append(r.End, old)
 		}
 	}
-	return cancel, keep, nil
+	return r, nil
 }
 
 func isObject(b json.RawMessage) bool {

@@ -27,7 +27,7 @@ func TestNewKeepsWhatTheCallerSays(t *testing.T) {
 		Tag: "report:7", Type: "report", Name: "daily", UserID: 7, Executor: Trigger, TriggerTask: "daily-report",
 		Data: json.RawMessage(`null`), Due: second(3600), Retry: &RetryConfig{MaxAttempts: 4}, Persistent: true,
 		RemoveDelay: -time.Minute, AutoReschedule: true, RescheduleWait: time.Minute,
-		CronSchedule: "0 6 * * *", Timezone: "Europe/Rome",
+		CronSchedule: "0 10 * * *", Timezone: "Europe/Rome", Misfire: FireAll, MisfireLimit: 5, FireLocally: true,
 		Metadata: json.RawMessage(`{"a":1}`), Labels: []string{"x", "y"}, OnConflict: Keep,
 	}
 	j, warnings, err := New(s, second(5), "uuid")
@@ -36,7 +36,8 @@ func TestNewKeepsWhatTheCallerSays(t *testing.T) {
 	}
 	equal(t, "the job", j, Job{
 		Tag: "report:7", Type: "report", Name: "daily", UserID: 7, Data: json.RawMessage(`null`),
-		Due: second(3600), RemoveAt: second(3540), CronSchedule: "0 6 * * *", Timezone: "Europe/Rome",
+		Due: second(3600), RemoveAt: second(3540), CronSchedule: "0 10 * * *", Timezone: "Europe/Rome",
+		Misfire: FireAll, MisfireLimit: 5, FireLocally: true,
 		AutoReschedule: true, AutoRescheduleWait: time.Minute, RemoveDelay: -time.Minute,
 		Persistent: true, Retry: &RetryConfig{MaxAttempts: 4}, Executor: Trigger, TriggerTask: "daily-report",
 		TriggerStatus: Pending, IdempotencyKey: "job-uuid",
@@ -224,15 +225,15 @@ func TestResolve(t *testing.T) {
 		{"nor is it canceled again", ReplaceAll, open[canceling-1:], nil, 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			canceled, keep, err := Resolve(c.policy, c.open)
+			found, err := Resolve(c.policy, internalJob(t), c.open)
 			var ids []int64
-			for _, j := range canceled {
+			for _, j := range found.Cancel {
 				ids = append(ids, j.ID)
 			}
 			equal(t, "canceled", ids, c.cancel)
 			kept := int64(0)
-			if keep != nil {
-				kept = keep.ID
+			if found.Keep != nil {
+				kept = found.Keep.ID
 			}
 			equal(t, "kept", kept, c.keep)
 			switch {

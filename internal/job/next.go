@@ -13,6 +13,17 @@ import (
 // error. A request that does not fit is a RefusedError.
 func Next(j Job, ev Event) (Step, error) {
 	switch ev.Kind {
+	case Pause, Resume:
+		return onPause(j, ev)
+	case End:
+		return onEnd(j, ev)
+	case Missed:
+		return onMissed(j, ev), nil
+	}
+	if j.IsSchedule() {
+		return nextSchedule(j, ev)
+	}
+	switch ev.Kind {
 	case Cancel:
 		return onCancel(j, ev), nil
 	case Send:
@@ -35,6 +46,8 @@ func Next(j Job, ev Event) (Step, error) {
 		return onSeen(j, ev), nil
 	case Missing:
 		return onMissing(j, ev), nil
+	case Fired, Scheduled, Drifted, Unscheduled:
+		return Step{Job: j}, nil // news of schedules
 	}
 	return Step{Job: j}, fmt.Errorf("unknown event %q", ev.Kind)
 }
@@ -45,7 +58,10 @@ func onCancel(j Job, ev Event) Step {
 	if j.Done() {
 		return Step{Job: j}
 	}
-	if j.Executor != Trigger || j.State() == StateUnsent {
+	if j.Executor != Trigger {
+		return cancelInternal(j, ev)
+	}
+	if j.State() == StateUnsent {
 		return settleCanceled(j, ev)
 	}
 	if j.CancelRequested {
@@ -281,8 +297,17 @@ func onRetry(j Job, ev Event) (Step, error) {
 	if !j.Done() {
 		return refuse(j, ev, "it has not ended")
 	}
-	f := follow(j, ev, ev.At)
-	return Step{Job: j, Follow: &f, OnConflict: Replace}, nil
+	f, onConflict := follow(j, ev, ev.At), Replace
+	switch {
+	case j.IsSchedule():
+		f.Due = firstDue(j, ev.At)
+		f.ScheduleRow, f.Paused = 0, false
+	case j.Recurs() || j.ScheduleRow != 0:
+		// One more try of that occurrence, beside those to come.
+		f.CronSchedule, f.Paused, onConflict = "", false, Beside
+	}
+	f.RemoveAt = f.Due.Add(f.removeDelay())
+	return Step{Job: j, Follow: &f, OnConflict: onConflict}, nil
 }
 
 // sameRun tells whether the event is about the job's own run. A row without a run

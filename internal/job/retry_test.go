@@ -66,7 +66,7 @@ func TestAPolicyAllowsNoSecondTryOfWhatIsDone(t *testing.T) {
 func TestEachFailureMakesANewRow(t *testing.T) {
 	edit := func(s *Spec) {
 		s.Name, s.UserID, s.Persistent, s.RemoveDelay = "chain", 7, true, time.Minute
-		s.CronSchedule, s.Timezone = "0 * * * *", "Europe/Rome"
+		s.Timezone = "Europe/Rome"
 		s.Labels, s.Metadata = []string{"a"}, json.RawMessage(`{"a":1}`)
 	}
 	step := fails(t, internalJob(t, edit, reschedules(time.Hour)))
@@ -76,7 +76,7 @@ func TestEachFailureMakesANewRow(t *testing.T) {
 	equal(t, "the row that follows", step.Follow, &Job{
 		Tag: "chain", Type: "watchChain", Name: "chain", UserID: 7, Data: json.RawMessage(`{"chain":1}`),
 		Due: failed.Add(time.Hour), RemoveAt: failed.Add(time.Hour + time.Minute),
-		CronSchedule: "0 * * * *", Timezone: "Europe/Rome",
+		Timezone:       "Europe/Rome",
 		AutoReschedule: true, AutoRescheduleWait: time.Hour,
 		RemoveDelay: time.Minute, RescheduledFrom: 7, Persistent: true,
 		Executor: Internal, Metadata: json.RawMessage(`{"a":1}`), Labels: []string{"a"},

@@ -9,6 +9,12 @@ const (
 	StateWaiting State = "waiting" // for its due time or a worker
 	StateLeased  State = "leased"  // a worker has it
 
+	// Recurring jobs that wait for no time. Of Trigger.dev's, the row is the schedule.
+	StatePaused     State = "paused"
+	StateScheduling State = "scheduling" // Trigger.dev's schedule is to be made as the row says
+	StateScheduled  State = "scheduled"  // it is
+	StateEnding     State = "ending"     // it is to be deleted
+
 	// Trigger jobs.
 	StateUnsent           State = "unsent"            // never submitted
 	StateSending          State = "sending"           // submitted, outcome not known
@@ -33,8 +39,12 @@ func (j Job) State() State {
 	switch {
 	case j.Done():
 		return j.finalState()
+	case j.IsSchedule():
+		return j.scheduleState()
 	case j.Executor != Trigger && j.LeaseToken != "":
 		return StateLeased
+	case j.Executor != Trigger && j.Paused:
+		return StatePaused
 	case j.Executor != Trigger:
 		return StateWaiting
 	case j.RunID == "" && j.SentAt.IsZero():
@@ -51,6 +61,18 @@ func (j Job) State() State {
 		open += " canceling"
 	}
 	return open
+}
+
+func (j Job) scheduleState() State {
+	switch {
+	case j.CancelRequested:
+		return StateEnding
+	case !j.FireLocally && !j.ScheduleSettled:
+		return StateScheduling
+	case j.Paused:
+		return StatePaused
+	}
+	return StateScheduled
 }
 
 func (j Job) finalState() State {
@@ -76,9 +98,16 @@ func (j Job) Unconfirmed() bool {
 	return j.Done() && j.RunID != "" && j.Confirmed.IsZero() && j.Orphaned.IsZero()
 }
 
-// Owes tells whether the row owes Trigger.dev a submit or a cancel.
+// Owes tells whether the row owes Trigger.dev a submit, a cancel, or a change of its
+// schedule.
 func (j Job) Owes() bool {
-	return j.Executor == Trigger && !j.Done() && (j.RunID == "" || j.CancelRequested)
+	switch {
+	case j.Executor != Trigger || j.Done():
+		return false
+	case j.IsSchedule():
+		return j.CancelRequested || !j.FireLocally && !j.ScheduleSettled
+	}
+	return j.RunID == "" || j.CancelRequested
 }
 
 // Asked tells whether Trigger.dev is to be asked about the job's run: it is open, or
@@ -88,4 +117,4 @@ func (j Job) Asked() bool {
 }
 
 // InDoubt tells whether a submit may have arrived whose outcome is not known.
-func (j Job) InDoubt() bool { return j.RunID == "" && !j.SentAt.IsZero() }
+func (j Job) InDoubt() bool { return j.RunID == "" && !j.SentAt.IsZero() && !j.IsSchedule() }

@@ -1,0 +1,200 @@
+package job
+
+import "time"
+
+// FireGrace is how long after its nominal time a run of a schedule on Trigger.dev may
+// be made: up to a minute by its own account, and then some to be heard of.
+const FireGrace = 3 * time.Minute
+
+// nextSchedule holds what may happen to a recurring trigger job: its row is the
+// schedule, unfinished until that is ended.
+func nextSchedule(j Job, ev Event) (Step, error) {
+	switch ev.Kind {
+	case Cancel:
+		return cancelSchedule(j, ev), nil
+	case Send:
+		return onSendSchedule(j, ev)
+	case Retry:
+		return onRetry(j, ev)
+	case Claim, Renew, Complete, Fail, Release:
+		return refuse(j, ev, "Trigger.dev executes it")
+	}
+	if j.Done() {
+		return Step{Job: j}, nil
+	}
+	switch ev.Kind {
+	case Fired:
+		return onFired(j, ev), nil
+	case Scheduled:
+		return onScheduled(j, ev), nil
+	case Drifted:
+		return onDrifted(j, ev), nil
+	case Unscheduled:
+		return onUnscheduled(j, ev), nil
+	case Refused:
+		return onRefused(j, ev), nil
+	case Unreached:
+		return onUnreachedSchedule(j, ev), nil
+	}
+	return Step{Job: j}, nil // news of a run
+}
+
+// cancelSchedule ends what Trigger.dev cannot know of, and what another row carries
+// on; the rest is to be deleted there first.
+func cancelSchedule(j Job, ev Event) Step {
+	switch {
+	case j.Done():
+		return Step{Job: j}
+	case j.FireLocally || j.SentAt.IsZero() || ev.CarriedOver:
+		return settleCanceled(j, ev)
+	case j.CancelRequested:
+		return Step{Job: j}
+	}
+	j.CancelRequested, j.CancelReason, j.NextTry = true, ev.Reason, time.Time{}
+	return changed(j, ev)
+}
+
+// onSendSchedule holds the row while the schedule on Trigger.dev is made as it says.
+func onSendSchedule(j Job, ev Event) (Step, error) {
+	switch {
+	case !j.Owes():
+		return refuse(j, ev, "it owes Trigger.dev nothing")
+	case j.leased(ev.At):
+		return refuse(j, ev, "another call is under way")
+	}
+	if j.SentAt.IsZero() {
+		j.SentAt = ev.At
+	}
+	if j.IdempotencyKey == "" {
+		j.IdempotencyKey = ev.Key
+	}
+	if j.TriggerTask == "" {
+		j.TriggerTask = ev.Task
+	}
+	j.TriggerStatus = Pending
+	return quiet(withLease(j, ev), ev), nil
+}
+
+// onScheduled takes over what Trigger.dev has made. A row that was paused, resumed or
+// canceled meanwhile is still owed its change.
+func onScheduled(j Job, ev Event) Step {
+	before := j
+	j.ScheduleID = ev.ScheduleID
+	if ev.Run.Environment != "" {
+		j.Environment = ev.Run.Environment
+	}
+	j.ScheduleSettled = ev.Active != j.Paused
+	j.Error, j.Tries, j.NextTry, j.LastSynced = "", 0, time.Time{}, ev.At
+	j = withoutLease(j)
+	if j.State() == before.State() && j.ScheduleID == before.ScheduleID {
+		return quiet(j, ev)
+	}
+	return changed(j, ev)
+}
+
+func onDrifted(j Job, ev Event) Step {
+	if !j.OnTrigger() || !j.ScheduleSettled {
+		return Step{Job: j}
+	}
+	j.ScheduleSettled, j.NextTry = false, time.Time{}
+	return changed(j, ev)
+}
+
+// onUnscheduled settles a cancel; else the schedule is made anew.
+func onUnscheduled(j Job, ev Event) Step {
+	if j.FireLocally {
+		return Step{Job: j}
+	}
+	j = withoutLease(j)
+	if j.CancelRequested {
+		return settleCanceled(j, ev)
+	}
+	j.ScheduleID, j.ScheduleSettled, j.NextTry = "", false, time.Time{}
+	return changed(j, ev)
+}
+
+// onUnreachedSchedule keeps the row as it is and says when to try again. What
+// certainly never arrived can be ended here.
+func onUnreachedSchedule(j Job, ev Event) Step {
+	j.Error, j.NextTry = ev.Err, ev.NextTry
+	j.Tries++
+	j = withoutLease(j)
+	if j.ScheduleID == "" && !ev.InDoubt {
+		j.SentAt = time.Time{}
+		if j.CancelRequested {
+			return settleCanceled(j, ev)
+		}
+	}
+	return changed(j, ev)
+}
+
+// onFired makes the row of a run: one that Trigger.dev has made by the schedule, or
+// one that sidejob is to start.
+func onFired(j Job, ev Event) Step {
+	if !j.FireLocally {
+		return firedThere(j, ev)
+	}
+	if j.Paused || ev.At.Before(j.Due) || j.skips(ev.At) {
+		return Step{Job: j}
+	}
+	due, err := nextDue(j, ev.At)
+	if err != nil {
+		return end(j, ev, ev.At, false, marshal(map[string]any{"error": err.Error()}))
+	}
+	f := occurrence(j, ev, j.Due)
+	f.IdempotencyKey = ev.Key
+	j.Due, j.Missed, j.RemoveAt = due, time.Time{}, due.Add(j.removeDelay())
+	step := quiet(j, ev)
+	step.Follow, step.OnConflict = &f, Beside
+	return step
+}
+
+// firedThere writes down a run that Trigger.dev has made. Whether it is known already
+// is the store's to see: a run has one row.
+func firedThere(j Job, ev Event) Step {
+	if ev.Run.ID == "" || ev.Nominal.IsZero() {
+		return Step{Job: j}
+	}
+	step := Step{Job: j}
+	if !ev.Nominal.Before(j.Due) {
+		j.Due, j.Missed = firstDue(j, ev.Nominal.Add(time.Second)), time.Time{}
+		j.RemoveAt = j.Due.Add(j.removeDelay())
+		step = quiet(j, ev)
+	}
+	f := occurrence(j, ev, ev.Nominal)
+	f.RunID, f.Environment, f.SentAt = ev.Run.ID, ev.Run.Environment, ev.Nominal
+	if f.Environment == "" {
+		f.Environment = j.Environment
+	}
+	step.Follow, step.OnConflict = &f, Beside
+	return step
+}
+
+// missedThere goes on to the nominal times that may still be heard of. The first
+// miss in a row is told; a schedule in a development environment whose worker is
+// off misses every one.
+func missedThere(j Job, ev Event) Step {
+	horizon := ev.At.Add(-FireGrace)
+	if j.Due.After(horizon) {
+		return Step{Job: j}
+	}
+	first := j.Missed.IsZero()
+	j.Due = firstDue(j, horizon.Add(time.Second))
+	j.RemoveAt = j.Due.Add(j.removeDelay())
+	if !first {
+		return quiet(j, ev)
+	}
+	j.Missed = ev.At
+	return changed(j, ev)
+}
+
+// occurrence is the row of one run of a schedule.
+func occurrence(j Job, ev Event, nominal time.Time) Job {
+	f := follow(j, ev, nominal)
+	f.CronSchedule, f.Paused, f.FireLocally = "", false, false
+	f.Misfire, f.MisfireLimit = "", 0
+	f.ScheduleRow = j.ID
+	f.ScheduleID = j.ScheduleID
+	f.IdempotencyKey = ""
+	return f
+}
