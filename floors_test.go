@@ -22,14 +22,15 @@ func floors() [][]string {
 		{"store.go"},         // what a store promises
 		{"store_dialect.go"}, // what engines say differently
 		{"store_columns.go"}, // a row and a Job
-		{"store_sql.go", "store_inbox.go", "store_list.go", "store_replies.go"}, // one SQL text
+		{"store_sql.go", "store_claim.go", "store_recurring.go", "store_inbox.go", "store_list.go", "store_replies.go"}, // one SQL text
 		{"store_sqlite.go"},    // an engine
 		{"trigger_breaker.go"}, // is it called
 		{"trigger_health.go"},  // does Trigger.dev answer
 		{"trigger.go"},         // a job and a run
 		{"outbox.go", "outbox_restore.go", "poller.go"}, // tell, and ask
-		{"problem.go"}, // an error and a status
-		{"metrics.go"}, // how are we
+		{"clockwork.go"}, // what the clock alone brings about
+		{"problem.go"},   // an error and a status
+		{"metrics.go"},   // how are we
 		{"webhook_verify.go", "webhook_event.go"}, // whose words, and which
 		{"webhook.go", "realtime.go"},             // hear, and compare
 		{"reconcile.go", "reconcile_list.go"},     // compare

@@ -6,8 +6,15 @@ import "sync"
 // values: who is woken reads the store, so a missed or doubled wake-up does no harm.
 type hub struct {
 	mu      sync.Mutex
-	waiting map[int64]map[chan struct{}]struct{} // by job; 0 is every job
+	waiting map[int64]map[chan struct{}]struct{} // by job or topic
 }
+
+// Topics beside the ids of jobs.
+const (
+	everyJob      int64 = 0
+	claimableJobs int64 = -1 // an internal job that nobody holds was written
+	timedJobs     int64 = -2 // a lease or a recurring job was
+)
 
 func newHub() *hub { return &hub{waiting: map[int64]map[chan struct{}]struct{}{}} }
 
@@ -31,14 +38,14 @@ func (h *hub) leave(id int64, ch chan struct{}) {
 	}
 }
 
-// tell wakes whoever watches one of the jobs, or every job.
+// tell wakes whoever watches one of the jobs or topics, or every job.
 func (h *hub) tell(ids []int64) {
 	if len(ids) == 0 {
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.wake(0)
+	h.wake(everyJob)
 	for _, id := range ids {
 		h.wake(id)
 	}

@@ -64,6 +64,15 @@ CREATE TABLE worker_jobs (
   missing_since    INTEGER,
   orphaned_at      INTEGER,
 
+  -- Recurring jobs.
+  misfire          TEXT CHECK (misfire IN ('once', 'skip', 'all')), -- of nominal times that pass unused
+  misfire_limit    INTEGER,                                  -- with all; 0 and NULL: 100
+  fire_locally     INTEGER NOT NULL DEFAULT 0 CHECK (fire_locally IN (0, 1)), -- sidejob starts the runs itself
+  schedule_row     INTEGER,                                  -- id of the recurring job's first row
+  last_occurrence  INTEGER NOT NULL DEFAULT 0 CHECK (last_occurrence IN (0, 1)), -- it was ended while this one ran
+  missed_at        INTEGER,                                  -- it had not begun in time
+  schedule_settled INTEGER NOT NULL DEFAULT 0 CHECK (schedule_settled IN (0, 1)), -- Trigger.dev's schedule is as this row says
+
   CHECK (finished IS NULL OR success IS NOT NULL),
   CHECK (executor = 'trigger' OR (trigger_run_id IS NULL AND trigger_status IS NULL))
 ) STRICT;
@@ -71,14 +80,28 @@ CREATE TABLE worker_jobs (
 -- One row for a run, whatever happens.
 CREATE UNIQUE INDEX worker_jobs_run ON worker_jobs (trigger_run_id) WHERE trigger_run_id IS NOT NULL;
 CREATE UNIQUE INDEX worker_jobs_key ON worker_jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- One row for each nominal time of a schedule.
+CREATE UNIQUE INDEX worker_jobs_nominal ON worker_jobs (schedule_row, due)
+  WHERE executor = 'trigger' AND rescheduled_from_job = schedule_row;
 -- What is owed to Trigger.dev, soonest first.
 CREATE INDEX worker_jobs_owed ON worker_jobs (next_try_at, id)
-  WHERE finished IS NULL AND (cancel_requested = TRUE OR (executor = 'trigger' AND trigger_run_id IS NULL));
+  WHERE finished IS NULL AND (cancel_requested = TRUE OR (executor = 'trigger' AND trigger_run_id IS NULL
+    AND (cron_schedule IS NULL OR (fire_locally = FALSE AND schedule_settled = FALSE))));
 -- Whom to ask about.
 CREATE INDEX worker_jobs_asked ON worker_jobs (id)
   WHERE trigger_run_id IS NOT NULL AND (finished IS NULL OR confirmed_at IS NULL);
--- What workers take, soonest due first.
-CREATE INDEX worker_jobs_claim ON worker_jobs (due, id) WHERE finished IS NULL AND executor = 'internal';
+-- What workers take, soonest due first, of every type and of one.
+CREATE INDEX worker_jobs_claim ON worker_jobs (due, id)
+  WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NULL;
+CREATE INDEX worker_jobs_claim_type ON worker_jobs (type, due, id)
+  WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NULL;
+-- What the clock alone makes happen.
+CREATE INDEX worker_jobs_backoff ON worker_jobs (next_try_at)
+  WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NULL AND next_try_at > 0;
+CREATE INDEX worker_jobs_leased ON worker_jobs (lease_expires_at)
+  WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NOT NULL;
+CREATE INDEX worker_jobs_recurring ON worker_jobs (due, id) WHERE finished IS NULL AND cron_schedule IS NOT NULL;
+CREATE INDEX worker_jobs_missed ON worker_jobs (missed_at) WHERE finished IS NULL AND missed_at IS NOT NULL;
 -- What may be removed.
 CREATE INDEX worker_jobs_removable ON worker_jobs (remove_at)
   WHERE finished IS NOT NULL AND persistent = FALSE
@@ -88,6 +111,7 @@ CREATE INDEX worker_jobs_due ON worker_jobs (due, id);
 CREATE INDEX worker_jobs_created ON worker_jobs (created_at);
 CREATE INDEX worker_jobs_tag ON worker_jobs (tag, id);
 CREATE INDEX worker_jobs_user ON worker_jobs (user_id, id);
+CREATE INDEX worker_jobs_schedule ON worker_jobs (schedule_row, id) WHERE schedule_row IS NOT NULL;
 -- Is the tag taken? SQLite takes the younger of two indexes that serve alike, so this
 -- one stands after that of all jobs of a tag.
 CREATE INDEX worker_jobs_open_tag ON worker_jobs (tag, id) WHERE finished IS NULL;

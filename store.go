@@ -58,6 +58,29 @@ type Store interface {
 	// TriggerStatus, Due, Created, Orphaned.
 	Asked(ctx context.Context, after int64, limit int, orphans bool) ([]job.Job, error)
 
+	// Claim hands out due internal jobs that nobody holds, soonest due first, then by
+	// id, each with a lease and a token of its own. No job is handed out twice.
+	Claim(ctx context.Context, c Claim) ([]job.Job, error)
+	// NextClaimable returns when the next job that the claim could take becomes due
+	// after its time; zero when there is none.
+	NextClaimable(ctx context.Context, c Claim) (time.Time, error)
+	// Ripe returns what the clock alone makes happen by that time, at most limit of
+	// each kind: leases that have run out, schedules to be fired here, occurrences
+	// that have not begun; and when there is more.
+	Ripe(ctx context.Context, at time.Time, limit int) (ripe []RipeRow, next time.Time, err error)
+
+	// Schedules returns the open rows that are schedules on Trigger.dev, by id.
+	Schedules(ctx context.Context) ([]job.Job, error)
+	// RecurringRow returns the open row of the recurring job that the row is of, or was
+	// of before it was removed; the last row of one that has ended; the row itself if
+	// it never recurred. ErrNotFound.
+	RecurringRow(ctx context.Context, id int64) (job.Job, error)
+	// MissedRecurring returns open recurring jobs that should have fired and have not.
+	MissedRecurring(ctx context.Context, limit int) ([]job.Job, error)
+	// ScheduleOnce schedules the job unless one was scheduled under that name before,
+	// whatever has become of it.
+	ScheduleOnce(ctx context.Context, name string, o Order) error
+
 	// Remove deletes at most limit finished jobs whose time is past, but persistent
 	// and excluded ones and those whose end Trigger.dev is still to confirm, and what
 	// is kept of events and replies beyond its use.
@@ -71,7 +94,7 @@ type Store interface {
 
 	Stats(ctx context.Context, at time.Time) (Stats, error)
 	// Watch returns a channel that gets a value soon after every commit that changed
-	// the job (any job, if id is 0), coalesced. Call stop when done.
+	// the job (or concerns the topic, such as everyJob), coalesced. Call stop when done.
 	Watch(id int64) (changed <-chan struct{}, stop func())
 	// Installation is this database's own name, made once.
 	Installation() string
@@ -100,6 +123,23 @@ type Placed struct {
 	Existing bool      // the job was there before and was kept
 	Canceled []job.Job // jobs that make way
 	Err      error
+}
+
+// Claim asks for work. At is now; Lease says who asks, for how long, and what the
+// tokens begin with.
+type Claim struct {
+	At       time.Time
+	Types    []string // of these types; none: of every one but NotTypes
+	NotTypes []string
+	ID       int64 // this one job; 0: any
+	Limit    int
+	Lease    job.Lease
+}
+
+// RipeRow is a row to which the clock alone makes something happen.
+type RipeRow struct {
+	ID   int64
+	Kind job.Kind
 }
 
 // Heard is one verified event.
@@ -201,6 +241,10 @@ func historyDetail(ev job.Event, was, is job.Job) map[string]any {
 	put("error", ev.Err)
 	put("run", ev.Run.ID)
 	put("status", ev.Run.Raw)
+	put("schedule", ev.ScheduleID)
+	if ev.Kind == job.Missed {
+		put("nominal", was.Due.Format(timeLayout))
+	}
 	put("worker", ev.Lease.Owner)
 	if ev.Kind == job.Seen && was.Done() && was.TriggerStatus != is.TriggerStatus {
 		put("before", string(was.TriggerStatus))

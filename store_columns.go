@@ -73,6 +73,14 @@ func columns(j *job.Job, d dialect) []column {
 		{"missing_count", &j.MissingCount, false},
 		{"missing_since", d.timeColumn(&j.MissingSince), false},
 		{"orphaned_at", d.timeColumn(&j.Orphaned), false},
+
+		{"misfire", textColumn[job.Misfire]{&j.Misfire}, true},
+		{"misfire_limit", smallColumn{&j.MisfireLimit}, true},
+		{"fire_locally", &j.FireLocally, true},
+		{"schedule_row", intColumn{&j.ScheduleRow}, true},
+		{"last_occurrence", &j.LastOccurrence, false},
+		{"missed_at", d.timeColumn(&j.Missed), false},
+		{"schedule_settled", &j.ScheduleSettled, false},
 	}
 }
 
@@ -268,6 +276,21 @@ func (c intColumn) Value() (driver.Value, error) {
 		return nil, nil
 	}
 	return *c.n, nil
+}
+
+// smallColumn is a nullable integer that an int holds; NULL is 0.
+type smallColumn struct{ n *int }
+
+func (c smallColumn) Scan(v any) error {
+	var n int64
+	err := (intColumn{&n}).Scan(v)
+	*c.n = int(n)
+	return err
+}
+
+func (c smallColumn) Value() (driver.Value, error) {
+	n := int64(*c.n)
+	return intColumn{&n}.Value()
 }
 
 // durationColumn is a nullable number of milliseconds; NULL is 0.

@@ -43,6 +43,8 @@ func fullJob(s storeTest) job.Job {
 			field.Set(reflect.ValueOf(&job.RetryConfig{MaxAttempts: 7, MinTimeout: 31_536_000_000, MaxTimeout: 1, Factor: 1.5, Randomize: true}))
 		case job.Status:
 			field.SetString(string(job.Failed))
+		case job.Misfire:
+			field.SetString(string(job.FireAll))
 		case job.Executor:
 		default:
 			s.Fatalf("%s: the test knows no value for a %s", name, field.Type())
@@ -65,7 +67,7 @@ func testValues(promise promise) {
 
 	promise("every member stays as it is when others change", func(s storeTest) {
 		j := fullJob(s)
-		j.RunID, j.Finished, j.Success, j.Confirmed, j.Orphaned = "", time.Time{}, nil, time.Time{}, time.Time{}
+		j.RunID, j.Finished, j.Success, j.Confirmed, j.Orphaned, j.CronSchedule = "", time.Time{}, nil, time.Time{}, time.Time{}, ""
 		j = s.place(j, job.Replace).Job
 		run := job.Run{ID: "run_1", Raw: "WAITING", Environment: "env_1"}
 		for _, ev := range []job.Event{

@@ -77,7 +77,10 @@ func (s *sqlStore) where(f Filter) *where {
 		w.add("success = ?", *f.Success)
 	}
 	if f.ScheduleID != 0 {
-		w.add("rescheduled_from_job = ? AND cron_schedule IS NULL", f.ScheduleID)
+		// Of internal jobs the first row is an occurrence like those after it.
+		const first = "COALESCE((SELECT schedule_row FROM worker_jobs WHERE id = ?), ?)"
+		w.add("schedule_row = "+first+" OR (id = "+first+" AND executor = 'internal' AND cron_schedule IS NOT NULL)",
+			f.ScheduleID, f.ScheduleID, f.ScheduleID, f.ScheduleID)
 	}
 	if f.Label != "" {
 		w.add(fmt.Sprintf(s.dialect.hasLabel, "?"), f.Label)

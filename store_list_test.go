@@ -24,7 +24,7 @@ func everyKind(s storeTest) []job.Job {
 		j.Name = []string{"", "a-name", "b-name"}[n%3]
 		j.Labels = [][]string{nil, {"red"}, {"red", `gr"ün`}, {"re"}}[n%4]
 		j.UserID = int64(n % 5)
-		j.RescheduledFrom = int64(n % 3)
+		j.RescheduledFrom, j.ScheduleRow = int64(n%3), int64((n+1)%3)
 		j.Created = s.at(int64(n / 2))
 		if n%7 == 0 {
 			j.CronSchedule = "0 0 * * *"
@@ -86,7 +86,7 @@ func selections(s storeTest) []selection {
 		{"finished", false, func(f *Filter) { f.Finished = &no }, func(j job.Job) bool { return !j.Done() }},
 		{"success", true, func(f *Filter) { f.Success = &yes }, success(true)},
 		{"success", false, func(f *Filter) { f.Success = &no }, success(false)},
-		{"schedule", 2, func(f *Filter) { f.ScheduleID = 2 }, func(j job.Job) bool { return j.RescheduledFrom == 2 && j.CronSchedule == "" }},
+		{"schedule", 2, func(f *Filter) { f.ScheduleID = 2 }, func(j job.Job) bool { return j.ScheduleRow == 2 }},
 		{"created after", 9, func(f *Filter) { f.CreatedAfter = s.at(9) }, func(j job.Job) bool { return j.Created.After(s.at(9)) }},
 		{"created before", 9, func(f *Filter) { f.CreatedBefore = s.at(9) }, func(j job.Job) bool { return j.Created.Before(s.at(9)) }},
 		label("red"), label(`gr"ün`),

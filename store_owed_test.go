@@ -74,6 +74,16 @@ func testOwed(promise promise) {
 		s.same("next after two leases", next, s.at(102))
 	})
 
+	promise("what a clock that has been set back wrote far ahead is owed now", func(s storeTest) {
+		const day = 24 * 60 * 60 * 1000
+		backedOff, held := s.put(job.Trigger, "backed off"), s.put(job.Trigger, "held")
+		s.happen(backedOff.ID, job.Event{Kind: job.Unreached, At: s.at(day), Err: "no route", NextTry: s.at(day + 1000)})
+		s.happen(held.ID, job.Event{Kind: job.Send, At: s.at(day), Lease: job.Lease{Token: "t", For: 15 * time.Second}})
+		got, _ := owed(s, 0, 10)
+		s.same("owed a day before", got, []int64{held.ID, backedOff.ID})
+		s.happen(held.ID, job.Event{Kind: job.Send, At: s.at(0), Lease: job.Lease{Token: "u", For: 15 * time.Second}})
+	})
+
 	promise("a cancel that the host writes into its row is owed, whoever executes the job", func(s storeTest) {
 		var want []int64
 		for executor, states := range map[job.Executor][]job.State{
@@ -92,10 +102,10 @@ func testOwed(promise promise) {
 		s.same("owed", got, want)
 	})
 
-	promise("the rows without a run are those that are unfinished and Trigger.dev's", func(s storeTest) {
+	promise("the rows without a run are Trigger.dev's that owe something", func(s storeTest) {
 		want := []int64{}
 		for _, j := range s.jobInEachState() {
-			if j.Executor == job.Trigger && !j.Done() && j.RunID == "" {
+			if j.Owes() && j.RunID == "" {
 				want = append(want, j.ID)
 			}
 		}

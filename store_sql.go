@@ -119,7 +119,18 @@ func (s *sqlStore) Retry(ctx context.Context, id int64, ev job.Event, reply Repl
 type changeset struct {
 	*sqlStore
 	tx      *sql.Tx
-	changed []int64
+	changed []int64 // jobs, and the topics of the hub
+}
+
+// touch notes what a written row means to those who watch.
+func (c *changeset) touch(j job.Job) {
+	c.changed = append(c.changed, j.ID)
+	if j.Executor != job.Trigger && !j.Done() && j.LeaseToken == "" {
+		c.changed = append(c.changed, claimableJobs)
+	}
+	if j.Recurs() || j.LeaseToken != "" && j.Executor != job.Trigger {
+		c.changed = append(c.changed, timedJobs)
+	}
 }
 
 // change runs fn in a transaction and tells watchers what it changed.
@@ -183,19 +194,34 @@ func (c *changeset) placeFollower(ctx context.Context, step *job.Step, source st
 	if step.Follow == nil {
 		return nil
 	}
-	p, err := c.place(ctx, Order{Job: *step.Follow, OnConflict: step.OnConflict, Source: source})
+	known, err := c.hasOccurrence(ctx, *step.Follow)
 	if err != nil {
 		return err
 	}
+	var p Placed
+	if !known {
+		if p, err = c.place(ctx, Order{Job: *step.Follow, OnConflict: step.OnConflict, Source: source}); err != nil {
+			return err
+		}
+	}
 	step.Follow = &p.Job
-	if p.Existing {
+	if known || p.Existing {
 		step.Follow = nil
+		return nil
+	}
+	if p.Job.RunID != "" {
+		if err := c.applyKept(ctx, p.Job); err != nil {
+			return err
+		}
+	}
+	if p.Job.ScheduleRow != 0 && step.Job.Frequent() {
+		return c.trim(ctx, p.Job.ScheduleRow)
 	}
 	return nil
 }
 
 func (c *changeset) update(ctx context.Context, j job.Job) error {
-	c.changed = append(c.changed, j.ID)
+	c.touch(j)
 	var set []string
 	var args []any
 	for _, col := range columns(&j, c.dialect) {
@@ -227,7 +253,7 @@ func (c *changeset) insert(ctx context.Context, j job.Job, source string) (job.J
 	if err != nil {
 		return j, fmt.Errorf("insert job: %w", err)
 	}
-	c.changed = append(c.changed, j.ID)
+	c.touch(j)
 	detail := map[string]any{}
 	if j.RescheduledFrom != 0 {
 		detail["rescheduledFromJob"] = j.RescheduledFrom
@@ -284,17 +310,23 @@ func (c *changeset) place(ctx context.Context, o Order) (Placed, error) {
 	if err != nil {
 		return Placed{}, fmt.Errorf("read jobs of the tag: %w", err)
 	}
-	cancel, kept, err := job.Resolve(o.OnConflict, open)
+	found, err := job.Resolve(o.OnConflict, o.Job, open)
 	if err != nil {
 		return Placed{Err: err}, nil
 	}
-	if kept != nil {
-		return Placed{Job: *kept, Existing: true}, nil
+	if found.Keep != nil {
+		return Placed{Job: *found.Keep, Existing: true}, nil
 	}
 	var p Placed
-	for _, old := range cancel {
+	for _, old := range found.End {
+		if _, err := c.apply(ctx, old.ID, job.Event{Kind: job.End, At: o.Job.Created, Source: o.Source}); err != nil {
+			return Placed{}, err
+		}
+	}
+	for _, old := range found.Cancel {
 		step, err := c.apply(ctx, old.ID, job.Event{
 			Kind: job.Cancel, At: o.Job.Created, Source: o.Source, Reason: job.ReplacedReason,
+			Replaced: true, CarriedOver: old.OnTrigger() && o.Job.OnTrigger(),
 		})
 		if err != nil {
 			return Placed{}, err
@@ -327,26 +359,29 @@ func (s *sqlStore) History(ctx context.Context, id int64) ([]Entry, error) {
 	return entries, rows.Err()
 }
 
-// owes selects the rows that owe a submit or a cancel, in the words of their index.
-const owes = `finished IS NULL AND (cancel_requested = TRUE OR (executor = 'trigger' AND trigger_run_id IS NULL))`
+// owes selects the rows that owe a submit, a cancel or a change of their schedule, in
+// the words of their index.
+const owes = `finished IS NULL AND (cancel_requested = TRUE OR (executor = 'trigger' AND trigger_run_id IS NULL
+	AND (cron_schedule IS NULL OR (fire_locally = FALSE AND schedule_settled = FALSE))))`
+
+// What lies farther ahead than a try may be put off, or a send may take, was written
+// by a clock that has been set back since, and does not count.
+const (
+	longestBackoff = time.Hour + time.Minute
+	longestSend    = time.Minute
+)
 
 // Owed is documented at Store. A row whose send is under way waits until its lease
 // has run out.
 func (s *sqlStore) Owed(ctx context.Context, at time.Time, limit int) (ids []int64, next time.Time, err error) {
-	rows, err := s.db.QueryContext(ctx, `
-		SELECT id FROM worker_jobs
-		WHERE `+owes+` AND next_try_at <= $1
-		  AND (executor <> 'trigger' OR lease_expires_at IS NULL OR lease_expires_at <= $1)
-		ORDER BY next_try_at, id LIMIT $2`, s.dialect.time(at), limit)
-	if err != nil {
-		return nil, next, fmt.Errorf("read what is owed: %w", err)
-	}
-	ids, err = scanIDs(rows)
-	if err != nil {
-		return nil, next, fmt.Errorf("read what is owed: %w", err)
-	}
-	if len(ids) == limit {
-		return ids, next, nil
+	for _, when := range []struct {
+		condition string
+		bound     time.Time
+	}{{"next_try_at <= $1", at}, {"next_try_at > $1", at.Add(longestBackoff)}} {
+		more, err := s.owed(ctx, when.condition, when.bound, at, limit-len(ids))
+		if ids = append(ids, more...); err != nil || len(ids) == limit {
+			return ids, next, err
+		}
 	}
 	err = s.db.QueryRowContext(ctx, `
 		SELECT MIN(at) FROM (
@@ -361,13 +396,28 @@ func (s *sqlStore) Owed(ctx context.Context, at time.Time, limit int) (ids []int
 	return ids, next, nil
 }
 
+func (s *sqlStore) owed(ctx context.Context, when string, bound, at time.Time, limit int) ([]int64, error) {
+	rows, err := s.db.QueryContext(ctx, `
+		SELECT id FROM worker_jobs
+		WHERE `+owes+` AND `+when+`
+		  AND (executor <> 'trigger' OR lease_expires_at IS NULL OR lease_expires_at <= $2 OR lease_expires_at > $3)
+		ORDER BY next_try_at, id LIMIT $4`,
+		s.dialect.time(bound), s.dialect.time(at), s.dialect.time(at.Add(longestSend)), limit)
+	if err != nil {
+		return nil, fmt.Errorf("read what is owed: %w", err)
+	}
+	ids, err := scanIDs(rows)
+	if err != nil {
+		return nil, fmt.Errorf("read what is owed: %w", err)
+	}
+	return ids, nil
+}
+
 // Unsent is documented at Store.
 func (s *sqlStore) Unsent(ctx context.Context) ([]int64, error) {
 	rows, err := s.db.QueryContext(ctx, `
 		SELECT id FROM worker_jobs
-		WHERE finished IS NULL
-		  AND (cancel_requested = TRUE OR (executor = 'trigger' AND trigger_run_id IS NULL)) -- as the index has it
-		  AND executor = 'trigger' AND trigger_run_id IS NULL
+		WHERE `+owes+` AND executor = 'trigger' AND trigger_run_id IS NULL
 		ORDER BY id`)
 	if err != nil {
 		return nil, fmt.Errorf("read jobs without a run: %w", err)
@@ -449,15 +499,21 @@ func (s *sqlStore) remove(ctx context.Context, tx *sql.Tx, at time.Time, exclude
 		if slices.Contains(exclude, id) || removed == int64(limit) {
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, "DELETE FROM job_events WHERE job_id = $1", id); err != nil {
-			return 0, err
-		}
-		if _, err := tx.ExecContext(ctx, "DELETE FROM worker_jobs WHERE id = $1", id); err != nil {
+		if err := s.delete(ctx, tx, id); err != nil {
 			return 0, err
 		}
 		removed++
 	}
 	return removed, nil
+}
+
+// delete removes a job and its history.
+func (s *sqlStore) delete(ctx context.Context, tx *sql.Tx, id int64) error {
+	if _, err := tx.ExecContext(ctx, "DELETE FROM job_events WHERE job_id = $1", id); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, "DELETE FROM worker_jobs WHERE id = $1", id)
+	return err
 }
 
 func scanIDs(rows *sql.Rows) ([]int64, error) {

@@ -25,8 +25,11 @@ import (
 //go:embed schema.sql
 var sqliteSchema string
 
+//go:embed schema_2.sql
+var sqliteSchema2 string
+
 const (
-	sqliteVersion = 1          // of schema.sql, kept in PRAGMA user_version
+	sqliteVersion = 2          // of schema.sql, kept in PRAGMA user_version
 	sqliteAppID   = 0x736a6f62 // "sjob", kept in PRAGMA application_id
 	// maxGroup bounds how many writes share a transaction, and so how long the
 	// first of them waits.
@@ -105,7 +108,7 @@ func checkSchema(path string, made bool, appID, version int) error {
 	case version > sqliteVersion:
 		return fmt.Errorf("%s was written by a newer sidejob (schema %d, this one knows %d); it was left as it is: run that sidejob, or %s",
 			path, version, sqliteVersion, nameAnother)
-	case made && version != sqliteVersion:
+	case made && version < 1:
 		return fmt.Errorf("%s has schema %d, this sidejob needs %d; it was left as it is: %s", path, version, sqliteVersion, nameAnother)
 	}
 	return nil
@@ -152,8 +155,8 @@ func openLocked(ctx context.Context, path string, at time.Time) (*sqlStore, erro
 	return s, nil
 }
 
-// prepareSQLite makes the schema in an empty file and refuses every other schema
-// than its own. Until the version is known it changes nothing.
+// prepareSQLite makes the schema in an empty file, brings an older one up to date and
+// refuses every other. Until the version is known it changes nothing.
 func prepareSQLite(ctx context.Context, path string) error {
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?_pragma=busy_timeout(5000)")
 	if err != nil {
@@ -169,16 +172,20 @@ func prepareSQLite(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("read database %s: %w", path, err)
 	}
-	if err := checkSchema(path, tables > 0, appID, version); err != nil || tables > 0 {
+	if err := checkSchema(path, tables > 0, appID, version); err != nil || version == sqliteVersion {
 		return err
 	}
+	text, what := sqliteSchema, "make database"
+	if tables > 0 {
+		text, what = sqliteSchema2, "bring the schema up to date of database"
+	}
 	if _, err := db.ExecContext(ctx, "PRAGMA journal_mode = WAL"); err != nil {
-		return fmt.Errorf("make database %s: %w", path, err)
+		return fmt.Errorf("%s %s: %w", what, path, err)
 	}
 	_, err = db.ExecContext(ctx, fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; PRAGMA application_id = %d; COMMIT",
-		sqliteSchema, sqliteVersion, sqliteAppID))
+		text, sqliteVersion, sqliteAppID))
 	if err != nil {
-		return fmt.Errorf("make database %s: %w", path, err)
+		return fmt.Errorf("%s %s: %w", what, path, err)
 	}
 	return nil
 }

@@ -300,8 +300,14 @@ func TestSQLiteFindsOpenWorkByItsIndex(t *testing.T) {
 		"worker_jobs_open_tag": "SELECT id FROM worker_jobs WHERE tag = 'a' AND finished IS NULL ORDER BY id",
 		"worker_jobs_asked": `SELECT id FROM worker_jobs WHERE trigger_run_id IS NOT NULL AND (finished IS NULL OR confirmed_at IS NULL)
 			AND id > 7 ORDER BY id LIMIT 9`,
-		"worker_jobs_removable": "SELECT id FROM worker_jobs WHERE finished IS NOT NULL AND persistent = FALSE AND remove_at <= 1 ORDER BY remove_at LIMIT 9",
-		"worker_jobs_due":       "SELECT id FROM worker_jobs ORDER BY due, id LIMIT 9",
+		"worker_jobs_removable": `SELECT id FROM worker_jobs WHERE finished IS NOT NULL AND persistent = FALSE
+			AND (trigger_run_id IS NULL OR confirmed_at IS NOT NULL OR orphaned_at IS NOT NULL) AND remove_at <= 1 ORDER BY remove_at LIMIT 9`,
+		"worker_jobs_claim":      "SELECT id FROM worker_jobs WHERE " + free + " AND due <= 1 AND next_try_at <= 1 AND type <> 'a' ORDER BY due, id LIMIT 9",
+		"worker_jobs_claim_type": "SELECT id FROM worker_jobs WHERE " + free + " AND due <= 1 AND next_try_at <= 1 AND type = 'a' ORDER BY due, id LIMIT 9",
+		"worker_jobs_backoff":    "SELECT MIN(next_try_at) FROM worker_jobs WHERE " + free + " AND next_try_at > 0 AND next_try_at > 1",
+		"worker_jobs_schedule":   "SELECT id FROM worker_jobs WHERE schedule_row = 7 AND finished IS NOT NULL ORDER BY id DESC LIMIT 9 OFFSET 100",
+		"worker_jobs_nominal":    "SELECT id FROM worker_jobs WHERE executor = 'trigger' AND rescheduled_from_job = schedule_row AND schedule_row = 7 AND due = 1",
+		"worker_jobs_due":        "SELECT id FROM worker_jobs ORDER BY due, id LIMIT 9",
 	} {
 		rows, err := host.Query("EXPLAIN QUERY PLAN " + query)
 		if err != nil {

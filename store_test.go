@@ -125,17 +125,20 @@ func testSchedule(promise promise) {
 
 func testTags(promise promise) {
 	executors := map[job.State]job.Executor{
-		job.StateWaiting: job.Internal, job.StateLeased: job.Internal,
+		job.StateWaiting: job.Internal, job.StateLeased: job.Internal, job.StatePaused: job.Internal,
+		job.StateScheduling: job.Trigger, job.StateScheduled: job.Trigger,
 		job.StateUnsent: job.Trigger, job.StateSending: job.Trigger, job.StateQueued: job.Trigger, job.StateRunning: job.Trigger,
 	}
 	for policy, becomes := range map[job.OnConflict]map[job.State]job.State{
 		job.Replace: {
 			job.StateWaiting: job.StateCanceled, job.StateLeased: job.StateLeased, job.StateUnsent: job.StateCanceled,
 			job.StateSending: job.StateSendingCanceling, job.StateQueued: job.StateQueuedCanceling, job.StateRunning: job.StateRunning,
+			job.StatePaused: job.StateCanceled, job.StateScheduling: job.StateEnding, job.StateScheduled: job.StateEnding,
 		},
 		job.ReplaceAll: {
 			job.StateWaiting: job.StateCanceled, job.StateLeased: job.StateCanceled, job.StateUnsent: job.StateCanceled,
 			job.StateSending: job.StateSendingCanceling, job.StateQueued: job.StateQueuedCanceling, job.StateRunning: job.StateRunningCanceling,
+			job.StatePaused: job.StateCanceled, job.StateScheduling: job.StateEnding, job.StateScheduled: job.StateEnding,
 		},
 	} {
 		promise("under "+string(policy)+" each job of the tag makes way, and is named, or goes on", func(s storeTest) {
@@ -243,7 +246,7 @@ func testApply(promise promise) {
 		for _, executor := range []job.Executor{job.Internal, job.Trigger} {
 			for _, state := range s.states(executor) {
 				tag := string(executor) + "-" + string(state)
-				is := s.put(executor, tag)
+				is := s.putFor(executor, state, tag)
 				lines := s.told(is.ID)
 				for _, ev := range s.wayTo(executor, state, "run_"+tag) {
 					want, err := job.Next(is, ev)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -179,13 +180,23 @@ func (s storeTest) together(n int, do func(i int)) {
 // jobIn is a stored job that has come into the state by the events that lead there.
 func (s storeTest) jobIn(executor job.Executor, state job.State, tag string) job.Job {
 	s.Helper()
-	j := s.put(executor, tag)
+	j := s.putFor(executor, state, tag)
 	s.happen(j.ID, s.wayTo(executor, state, "run_"+tag)...)
 	j = s.get(j.ID)
 	if j.State() != state {
 		s.Fatalf("job %s is %q, want %q", tag, j.State(), state)
 	}
 	return j
+}
+
+// putFor is a job that can come into the state: some only a recurring one knows.
+func (s storeTest) putFor(executor job.Executor, state job.State, tag string) job.Job {
+	s.Helper()
+	j := s.newJob(executor, tag)
+	if slices.Contains([]job.State{job.StatePaused, job.StateScheduling, job.StateScheduled, job.StateEnding}, state) {
+		j.CronSchedule = "0 0 * * *"
+	}
+	return s.place(j, job.Replace).Job
 }
 
 // wayTo are the events that lead a new job into the state.
@@ -196,6 +207,7 @@ func (s storeTest) wayTo(executor job.Executor, state job.State, run string) []j
 	if executor == job.Internal {
 		return map[job.State][]job.Event{
 			job.StateWaiting:   {},
+			job.StatePaused:    {{Kind: job.Pause, At: s.at(10), Source: "api"}},
 			job.StateLeased:    {claim},
 			job.StateCompleted: {claim, {Kind: job.Complete, At: s.at(20), Lease: lease, Result: json.RawMessage(`{"n":1}`)}},
 			job.StateFailed:    {claim, {Kind: job.Fail, At: s.at(20), Lease: lease, Result: json.RawMessage(`"bad"`)}},
@@ -213,7 +225,13 @@ func (s storeTest) wayTo(executor job.Executor, state job.State, run string) []j
 	missing := func(ms int64) job.Event {
 		return job.Event{Kind: job.Missing, At: s.at(ms), Source: "sync", Run: job.Run{ID: run, Environment: "env_1"}, KeyProved: true}
 	}
+	scheduled := job.Event{Kind: job.Scheduled, At: s.at(20), Source: "schedule", ScheduleID: "sched_" + run, Active: true}
+	pause := job.Event{Kind: job.Pause, At: s.at(30), Source: "api"}
 	return map[job.State][]job.Event{
+		job.StateScheduling:       {send},
+		job.StateScheduled:        {send, scheduled},
+		job.StatePaused:           {send, scheduled, pause, {Kind: job.Scheduled, At: s.at(40), ScheduleID: "sched_" + run}},
+		job.StateEnding:           {send, scheduled, cancel},
 		job.StateUnsent:           {},
 		job.StateSending:          {send},
 		job.StateSendingCanceling: {send, cancel},
@@ -234,9 +252,10 @@ func (s storeTest) wayTo(executor job.Executor, state job.State, run string) []j
 // states are all the states that a job of the executor can be in.
 func (s storeTest) states(executor job.Executor) []job.State {
 	if executor == job.Internal {
-		return []job.State{job.StateWaiting, job.StateLeased, job.StateCompleted, job.StateFailed, job.StateCanceled}
+		return []job.State{job.StateWaiting, job.StatePaused, job.StateLeased, job.StateCompleted, job.StateFailed, job.StateCanceled}
 	}
 	return []job.State{
+		job.StateScheduling, job.StateScheduled, job.StatePaused, job.StateEnding,
 		job.StateUnsent, job.StateSending, job.StateSendingCanceling, job.StateQueued, job.StateQueuedCanceling,
 		job.StateRunning, job.StateRunningCanceling, job.StateToldCompleted, job.StateToldFailed, job.StateToldCanceled,
 		job.StateOrphaned, job.StateCompleted, job.StateFailed, job.StateCanceled,
