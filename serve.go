@@ -45,6 +45,7 @@ type server struct {
 	poller     *poller
 	reconciler *reconciler
 	follower   *follower
+	clockwork  *clockwork
 	private    http.Handler
 	public     http.Handler
 
@@ -114,6 +115,7 @@ func (s *server) assemble() error {
 	s.outbox.submitted, s.outbox.failpoint = s.poller.watch, s.cfg.failpoint
 	s.reconciler = newReconciler(s.store, a, s.outbox, s.poller, category(s.log, "trigger-reconcile"))
 	s.follower = &follower{store: s.store, adapter: a, poller: s.poller, log: category(s.log, "trigger-reconcile")}
+	s.clockwork = &clockwork{store: s.store, log: category(s.log, "schedule"), fired: s.outbox.nudge}
 	h.runsURL = s.cfg.runsURL
 	h.reconcile = func() bool { return a == nil || s.reconciler.started.Load() }
 	hook := &webhook{store: s.store, adapter: a, poller: s.poller, secrets: s.cfg.secrets, log: category(s.log, "trigger-webhook"), failpoint: s.cfg.failpoint}
@@ -154,6 +156,7 @@ func (s *server) start() (err error) {
 		defer close(s.sent)
 		s.outbox.run(s.stopped, s.draining)
 	})
+	s.work.Go(func() { s.clockwork.run(s.draining) })
 	if s.cfg.triggerOn {
 		s.work.Go(func() { s.poller.run(s.draining) })
 		s.work.Go(func() { s.follower.run(s.draining) })
