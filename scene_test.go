@@ -77,31 +77,43 @@ func (s *scene) up() {
 	s.open()
 }
 
-// crash kills sidejob as it stands, and starts what it left on disk. The rest of
-// the old life happens where nobody sees it.
+// crash kills sidejob as it stands, and starts what it left on disk.
 func (s *scene) crash() {
+	s.t.Helper()
+	s.kill()
+	s.up()
+}
+
+// kill leaves on disk what stands there. The rest of the old life happens where
+// nobody sees it.
+func (s *scene) kill() {
 	s.t.Helper()
 	synctest.Wait()
 	s.in.cut(errNoRoute)
 	before := s.out.cut(errNoRoute)
-	old := s.cfg.database
 	s.lives++
-	s.cfg.database = filepath.Join(s.t.TempDir(), fmt.Sprintf("life%d.db", s.lives))
+	left := filepath.Join(s.t.TempDir(), fmt.Sprintf("life%d.db", s.lives))
+	s.copyDatabase(left)
+	s.halt()
+	s.cfg.database = left
+	s.out.cut(before)
+}
+
+// copyDatabase copies the database as it stands.
+func (s *scene) copyDatabase(to string) {
+	s.t.Helper()
 	for _, suffix := range []string{"", "-wal"} {
-		text, err := os.ReadFile(old + suffix)
+		text, err := os.ReadFile(s.cfg.database + suffix)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if err == nil {
-			err = os.WriteFile(s.cfg.database+suffix, text, 0o600)
+			err = os.WriteFile(to+suffix, text, 0o600)
 		}
 		if err != nil {
 			s.t.Fatalf("take the database as it is: %v", err)
 		}
 	}
-	s.halt()
-	s.out.cut(before)
-	s.up()
 }
 
 // What a way that is cut says: that nothing was sent, or that nobody knows.
@@ -252,7 +264,7 @@ type remoteRow struct {
 	Output                                     json.RawMessage
 	Error                                      json.RawMessage
 	AttemptCount                               int
-	StartedAt, FinishedAt                      time.Time
+	StartedAt, FinishedAt, UpdatedAt           time.Time
 }
 
 // truth is every run that the emulator has.
@@ -287,8 +299,8 @@ func (s *scene) rows() []seenJob {
 
 // wantTruth holds every row against Trigger.dev: each has one run and says what the
 // run says, and there is no other run. A job that never got a run was canceled
-// before.
-func (s *scene) wantTruth() {
+// before. Rows that have been removed by now are named.
+func (s *scene) wantTruth(removed ...int64) {
 	s.t.Helper()
 	byRow, owner := map[string][]remoteRow{}, map[string]int64{}
 	for _, run := range s.truth() {
@@ -312,6 +324,9 @@ func (s *scene) wantTruth() {
 		default:
 			s.wantAgrees(j, runs[0])
 		}
+	}
+	for _, id := range removed {
+		delete(byRow, fmt.Sprint(id))
 	}
 	for id, runs := range byRow {
 		s.t.Errorf("no row %s has the %d runs that name it", id, len(runs))
