@@ -45,33 +45,75 @@ func (c *restoreCheck) doubts(ctx context.Context, o *outbox, j job.Job) (bool, 
 	}
 	c.known, c.restored = true, restored
 	if restored {
-		o.log.Warn("the database is older than runs on trigger.dev say, as after restoring a backup: each unsent job is looked for before it is sent")
+		o.log.Warn("the database may be older than runs on trigger.dev, as after restoring a backup: each unsent job is looked for before it is sent")
 	}
 	return restored, nil
 }
 
-// isRestored compares the newest runs of this installation with their rows: a row
-// that was never sent by its own word has none.
+// comparedPages bounds the runs that are compared, 100 on each page. Where there are
+// more, nobody knows.
+const comparedPages = 50
+
+// isRestored compares the runs that rows without one could have made with the rows
+// they name: a row that was never sent by its own word has none. More runs than can
+// be compared count as restored, which costs a look before each submit.
 func (o *outbox) isRestored(ctx context.Context) (bool, error) {
-	page, err := o.adapter.client.List(ctx, triggerdev.ListFilter{
-		Tags: []string{o.adapter.installationTag()}, From: now().Add(-orphanAge), Size: 100,
-	})
-	o.adapter.health.note(err)
+	since, err := o.unsentSince(ctx)
 	if err != nil {
 		return false, err
 	}
-	for _, run := range page.Runs {
-		j, err := o.store.Get(ctx, rowTag(run.Tags))
-		switch {
-		case errors.Is(err, ErrNotFound): // removed since, or newer than the backup
-			continue
-		case err != nil:
+	f := triggerdev.ListFilter{Tags: []string{o.adapter.installationTag()}, From: since, Size: 100}
+	for range comparedPages {
+		page, err := o.adapter.client.List(ctx, f)
+		o.adapter.health.note(err)
+		if err != nil {
 			return false, err
-		case j.State() == job.StateUnsent && slices.Contains(run.Tags, j.IdempotencyKey):
-			return true, nil
-		case !slices.Contains(run.Tags, j.IdempotencyKey) && run.ID != j.RunID:
-			return true, nil // the row's id was given twice
+		}
+		for _, run := range page.Runs {
+			if newer, err := o.isNewer(ctx, run); newer || err != nil {
+				return newer, err
+			}
+		}
+		if f.After = page.Next; f.After == "" {
+			return false, nil
 		}
 	}
-	return false, nil
+	return true, nil
+}
+
+// unsentSince is when the oldest row without a run was made, an hour earlier since
+// clocks differ.
+func (o *outbox) unsentSince(ctx context.Context) (time.Time, error) {
+	ids, err := o.store.Unsent(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	at := now()
+	since := at
+	if len(ids) > 0 {
+		j, err := o.store.Get(ctx, ids[0])
+		if err != nil {
+			return time.Time{}, err
+		}
+		since = j.Created
+	}
+	since = since.Add(-time.Hour)
+	if oldest := at.Add(-orphanAge); since.Before(oldest) {
+		return oldest, nil
+	}
+	return since, nil
+}
+
+// isNewer tells whether a run shows that the database is older than it.
+func (o *outbox) isNewer(ctx context.Context, run triggerdev.Run) (bool, error) {
+	j, err := o.store.Get(ctx, rowTag(run.Tags))
+	switch {
+	case errors.Is(err, ErrNotFound): // removed since, or newer than the backup
+		return false, nil
+	case err != nil:
+		return false, err
+	case j.State() == job.StateUnsent:
+		return slices.Contains(run.Tags, j.IdempotencyKey), nil
+	}
+	return !slices.Contains(run.Tags, j.IdempotencyKey) && run.ID != j.RunID, nil // the row's id was given twice
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,6 +40,40 @@ func TestARestoredBackupMakesNoSecondRun(t *testing.T) {
 		again := w.wait(j.ID)
 		if runs := w.remoteRuns(); len(runs) != 1 || again.TriggerRunID != runs[0].ID || again.Status != "FAILED" {
 			t.Errorf("after the restore the job is %s with run %s; Trigger.dev has %d runs", again.Status, again.TriggerRunID, len(runs))
+		}
+	})
+}
+
+// TestARestoredBackupIsNoticedAfterManyRuns is the same where the backup is older than
+// many runs: the newest ones say nothing of it.
+func TestARestoredBackupIsNoticedAfterManyRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newQuietScene(t, withTasks(sceneTasks()))
+		s.out.cut(errNoRoute)
+		waiting := s.triggerJob("bad")
+		synctest.Wait()
+		backup := s.cfg.database + ".backup"
+		s.copyDatabase(backup)
+		s.out.cut(nil)
+		if first := s.wait(waiting.ID); first.Status != "FAILED" {
+			t.Fatalf("the first life ends %s, want FAILED", first.Status)
+		}
+		for range 130 {
+			s.triggerJob("ok")
+		}
+		time.Sleep(time.Minute)
+		s.down()
+		s.cfg.database = backup
+		s.up()
+		again := s.wait(waiting.ID)
+		runs := 0
+		for _, run := range s.truth() {
+			if slices.Contains(run.Tags, fmt.Sprint(rowTagPrefix, waiting.ID)) {
+				runs++
+			}
+		}
+		if runs != 1 || again.Status != "FAILED" {
+			t.Errorf("after the restore the job is %s and has %d runs, want FAILED and one", again.Status, runs)
 		}
 	})
 }

@@ -86,7 +86,9 @@ func (w *week) troubles() []func() {
 			func() { w.refuseKey("401") },
 			func() { w.refuseKey("403") },
 			func() { w.spoil("emptyList", fault("GET", listPath, "emptyList")) },
-			func() { w.spoil("staleList", fault("GET", listPath, "staleList", "delayMs", w.between(time.Minute, time.Hour).Milliseconds())) },
+			func() {
+				w.spoil("staleList", fault("GET", listPath, "staleList", "delayMs", w.between(time.Minute, time.Hour).Milliseconds()))
+			},
 			func() { w.spoil("stream 409", fault("", streamPath, "status", "status", http.StatusConflict)) },
 			func() { w.spoil("stream reset", fault("", streamPath, "reset")) },
 			func() { w.spoil("stream 404", fault("", streamPath, "notFound")) },
@@ -158,10 +160,11 @@ func (w *week) outage() {
 	w.calm()
 	kind := pick(w.weather, "refused", "reset", "503")
 	w.cast(func(*http.Request) string { return kind })
-	w.live(w.between(time.Hour, 2*time.Hour), 8*time.Minute)
+	w.live(w.between(time.Hour, 90*time.Minute), 8*time.Minute)
 	id := w.ask("bad", nil)
 	w.cancelAny("cancel while Trigger.dev is down")
 	w.count("outage of hours")
+	w.forgeFor(id)
 	w.saveBackup()
 	if w.roll() < 0.3 {
 		w.kill()
@@ -182,7 +185,7 @@ func (w *week) saveBackup() {
 // refuseKey is a key that does not work for hours.
 func (w *week) refuseKey(kind string) {
 	w.cast(func(*http.Request) string { return kind })
-	w.live(w.between(time.Hour, 2*time.Hour), 10*time.Minute)
+	w.live(w.between(time.Hour, 90*time.Minute), 10*time.Minute)
 	w.count(kind + " for hours")
 }
 
@@ -291,8 +294,9 @@ func (w *week) raceCancel() {
 
 // forge brings an event that nobody signed, and one with a good signature that
 // claims another job for a run that there is not.
-func (w *week) forge() {
-	victim := pick(w.weather, w.jobs...)
+func (w *week) forge() { w.forgeFor(pick(w.weather, w.recent()...)) }
+
+func (w *week) forgeFor(victim int64) {
 	body := runEventBody(fmt.Sprintf("run_forged%d", time.Now().UnixNano()), victim, "RUN_COMPLETED", "COMPLETED")
 	r := w.call("POST", webhookPath, body, "trigger-signature", strings.Repeat("0", 64))
 	if r.status != http.StatusUnauthorized {
@@ -419,7 +423,7 @@ func (w *week) clearUp() {
 	w.bringLate()
 	w.sweepReport("reconcile")
 	w.live(time.Minute, 10*time.Second)
-	time.Sleep(3 * time.Hour)
+	time.Sleep(150 * time.Minute)
 	w.note()
 }
 
