@@ -158,11 +158,15 @@ func (w *week) die() {
 // meanwhile, and sidejob may die of it.
 func (w *week) outage() {
 	w.calm()
+	running := w.ask("stays", nil)
+	w.soonEnough(running, 5*time.Minute, "it has a run", hasRun)
 	kind := pick(w.weather, "refused", "reset", "503")
 	w.cast(func(*http.Request) string { return kind })
 	w.live(w.between(time.Hour, 90*time.Minute), 8*time.Minute)
 	id := w.ask("bad", nil)
-	w.cancelAny("cancel while Trigger.dev is down")
+	if j, _ := w.cancelJob(running, "?waitMs=1"); j.CancelRequested && !hasEnded(j) {
+		w.count("cancel while Trigger.dev is down")
+	}
 	w.count("outage of hours")
 	w.forgeFor(id)
 	w.saveBackup()
@@ -193,6 +197,7 @@ func (w *week) refuseKey(kind string) {
 func (w *week) spoil(name string, f map[string]any) {
 	w.calm()
 	w.faults(f)
+	w.sweepReport("reconcile")
 	w.live(10*time.Minute, 2*time.Minute)
 	w.kill()
 	w.up()
@@ -285,7 +290,7 @@ func (w *week) dieOrNot() {
 // raceCancel cancels jobs about when they end.
 func (w *week) raceCancel() {
 	w.calm()
-	for range 6 {
+	for range 12 {
 		id := w.ask("ok", nil)
 		time.Sleep(w.between(400*time.Millisecond, 600*time.Millisecond))
 		w.cancelJob(id, "?waitMs=1")
@@ -331,7 +336,7 @@ func (w *week) act() {
 	case n < 0.6:
 		w.brief = append(w.brief, w.place(map[string]any{"triggerTaskId": pick(w.weather, "ok", "bad"), "removeDelay": time.Hour.Milliseconds()}))
 	case n < 0.85:
-		w.cancelAny("cancel")
+		w.cancelAny()
 	case n < 0.95:
 		w.bringLate()
 	default:
@@ -349,9 +354,9 @@ func (w *week) recent() []int64 {
 	return w.jobs[max(0, len(w.jobs)-20):]
 }
 
-func (w *week) cancelAny(what string) {
+func (w *week) cancelAny() {
 	if j, _ := w.cancelJob(pick(w.weather, w.recent()...), "?waitMs=1"); j.CancelRequested {
-		w.count(what)
+		w.count("cancel")
 	}
 }
 
