@@ -25,7 +25,8 @@ type api struct {
 	triggerOn  bool
 	token      tokens
 	hosts      allowedHosts
-	owner      string          // names this process beside idempotency keys
+	owner      string // names this process beside idempotency keys
+	unkept     unkeptReplies
 	draining   context.Context // ends when long polls must
 	failpoint  *failpoint
 	schemas    huma.Registry // of the request bodies, made by humaAPI

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"net/http"
 	"strings"
+	"sync"
 )
 
 // once carries out a request that has an Idempotency-Key at most once: the reply is
@@ -25,8 +26,12 @@ func (a *api) once(next http.Handler, w http.ResponseWriter, r *http.Request, bo
 	// The escaped path holds no space, so no two requests have one key.
 	key := ReplyKey(r.Method + " " + r.URL.EscapedPath() + " " + name)
 	sum := sha256.Sum256(body)
-	kept, err := a.store.Reserve(r.Context(), Reservation{Key: key, Digest: hex.EncodeToString(sum[:]), Owner: a.owner, At: now()})
+	over := a.unkept.take(key)
+	kept, err := a.store.Reserve(r.Context(), Reservation{Key: key, Digest: hex.EncodeToString(sum[:]), Owner: a.owner, At: now(), Over: over})
 	if err != nil {
+		if over {
+			a.unkept.add(key)
+		}
 		writeProblem(w, problemOf(a.problem(err)))
 		return
 	}
@@ -56,8 +61,34 @@ func (a *api) keep(ctx context.Context, key ReplyKey, t *tape) {
 		}
 	}
 	if err := a.store.Keep(ctx, key, reply); err != nil {
+		a.unkept.add(key)
 		a.log.Error("the reply to a request with an Idempotency-Key was not kept", "err", err)
 	}
+}
+
+// unkeptReplies are the keys whose requests are over although the database could not
+// take their replies: there they still look as if they were under way.
+type unkeptReplies struct {
+	mu   sync.Mutex
+	keys map[ReplyKey]bool
+}
+
+func (u *unkeptReplies) add(key ReplyKey) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.keys == nil {
+		u.keys = map[ReplyKey]bool{}
+	}
+	u.keys[key] = true
+}
+
+// take strikes the key off; false when it is not there.
+func (u *unkeptReplies) take(key ReplyKey) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	is := u.keys[key]
+	delete(u.keys, key)
+	return is
 }
 
 func replay(w http.ResponseWriter, kept Reply) {

@@ -208,6 +208,38 @@ func TestAFailureOfOursIsNotKept(t *testing.T) {
 	})
 }
 
+// TestAKeyIsNotStuckWhereItsReplyCouldNotBeKept lets the disk fill up between the
+// beginning and the end of a request, and frees it again.
+func TestAKeyIsNotStuckWhereItsReplyCouldNotBeKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		whole := w.srv.api.store
+		w.srv.api.store = fullStore{stubbornStore{whole}}
+		wantProblem(t, "refused", w.keyed("refused", "/api/jobs", `{"type":"work"}`), 503, "database_unavailable")
+		w.srv.api.store = fullStore{whole}
+		made := w.keyed("made", "/api/jobs", `{"type":"work"}`)
+		w.srv.api.store = whole
+		wantProblem(t, "another body", w.keyed("made", "/api/jobs", `{"type":"x"}`), 422, "idempotency_mismatch")
+		if r := w.keyed("refused", "/api/jobs", `{"type":"work"}`); r.status != 201 {
+			t.Errorf("a request that was refused, again: got %d %s, want 201", r.status, r.body)
+		}
+		if again := w.keyed("made", "/api/jobs", `{"type":"work"}`); made.status != 201 || w.view(again).ID != w.view(made).ID {
+			t.Errorf("a job that was made, again: got %d %s, want that of %s", again.status, again.body, made.body)
+		}
+		if n := w.countAll(); n != 2 {
+			t.Errorf("there are %d jobs, want 2", n)
+		}
+	})
+}
+
+// fullStore keeps no replies.
+type fullStore struct{ Store }
+
+// Keep implements Store.
+func (fullStore) Keep(context.Context, ReplyKey, Reply) error {
+	return fmt.Errorf("keep: %w", ErrBusy)
+}
+
 // stubbornStore takes no jobs.
 type stubbornStore struct{ Store }
 

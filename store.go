@@ -188,12 +188,14 @@ type Entry struct {
 type ReplyKey string
 
 // Reservation is a request about to be carried out by the process Owner. Digest is
-// of its body.
+// of its body. Over says that this process knows of an earlier request with the key
+// that it is over, although its reply could not be kept.
 type Reservation struct {
 	Key    ReplyKey
 	Digest string
 	Owner  string
 	At     time.Time
+	Over   bool
 }
 
 // Reply is what is kept of a request. Status 0: it was not answered; JobIDs are the

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// Reserve is documented at Store. A reservation left behind by another process is
-// taken over; what that one had made by then is in the reply's JobIDs.
+// Reserve is documented at Store. A reservation left behind by another process, or by
+// a request that is over, is taken over; what that one had made by then is in the
+// reply's JobIDs.
 func (s *sqlStore) Reserve(ctx context.Context, r Reservation) (reply Reply, err error) {
 	err = s.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		reply, err = s.reserve(ctx, tx, r)
@@ -39,7 +40,7 @@ func (s *sqlStore) reserve(ctx context.Context, tx *sql.Tx, r Reservation) (repl
 		return reply, fmt.Errorf("read idempotency key: %w", err)
 	case digest != r.Digest:
 		return reply, ErrReplyMismatch
-	case !status.Valid && owner == r.Owner:
+	case !status.Valid && owner == r.Owner && !r.Over:
 		return reply, ErrReplyUnderWay
 	}
 	if jobIDs.Valid {

@@ -66,6 +66,15 @@ func testReplies(storePromise promise) {
 		s.want("another key", "another key", "body", 5, Reply{})
 	})
 
+	promise("a key is taken over from a request that is over, once", func(s replyTest) {
+		s.want("first", "key", "body", 0, Reply{})
+		again := Reservation{Key: "key", Digest: "body", Owner: "me", At: s.at(1), Over: true}
+		if got, err := s.Reserve(s.Context(), again); err != nil || got.Status != 0 {
+			s.Errorf("taken over: got %+v (%v), want no reply yet", got, err)
+		}
+		s.refused("again", "key", "body", "me", ErrReplyUnderWay)
+	})
+
 	promise("another process takes over a key that was left under way, with the jobs made by then", func(s replyTest) {
 		if _, err := s.reserve("key", "body", "dead", 0); err != nil {
 			s.Fatal(err)
