@@ -38,10 +38,11 @@ func floors() [][]string {
 		{"api_job.go"},                            // a job as callers see it
 		{"registry.go"},                           // jobs by name
 		{"api.go", "api_schedule.go", "api_list.go", "api_once.go", "api_guard.go", "api_openapi.go"}, // the private listener
-		{"serve.go"}, // all of it, started and stopped
-		{"cli"},      // the commands that call a server
-		{"selftest.go", "selftest_child.go", "selftest_host.go", "selftest_judge.go"}, // proof by crash
-		{"main.go", "main_serve.go", "main_dev.go"},                                   // the command line
+		{"serve.go"},               // all of it, started and stopped
+		{"cli"},                    // the commands that call a server
+		{"selftest_disk_linux.go"}, // a disk to fill
+		{"selftest.go", "selftest_child.go", "selftest_host.go", "selftest_relay.go", "selftest_forge.go", "selftest_trouble.go", "selftest_judge.go", "selftest_restore.go", "selftest_progress.go"}, // proof by crash
+		{"main.go", "main_serve.go", "main_dev.go"}, // the command line
 	}
 }
 

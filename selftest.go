@@ -53,6 +53,9 @@ func (c selftestCommand) Run(ctx context.Context, std streams) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := w.restore(ctx, c.Settle, &verdict); err != nil {
+		return err
+	}
 	verdict.kills, verdict.seed = rounds, c.Seed
 	verdict.print(std.out)
 	if verdict.broken() {
@@ -68,8 +71,13 @@ type proving struct {
 	truth  *child // the emulator
 	server *child
 	host   *provingHost
+	relay  *provingRelay // between the emulator and the server's webhook
 	env    []string
-	logs   string // of all lives of the server
+	logs   string    // of all lives of the server
+	deck   []trouble // what is left of the catalogue
+	point  string    // the failpoint of the server's life, "" for none
+	disk   clause    // what became of the rounds on a full disk
+	lives  clause    // how the server's lives have ended
 }
 
 const (
@@ -90,9 +98,13 @@ const provingTasks = `{
 	"time":   {"durationMs": 100, "status": "TIMED_OUT"}
 }`
 
-// newProving starts the emulator and the first server.
-func newProving(ctx context.Context, dir string, seed uint64) (*proving, error) {
-	w := &proving{dir: dir, random: rand.New(rand.NewPCG(seed, seed)), logs: filepath.Join(dir, "server.log")}
+// newProving starts the emulator, the relay and the first server.
+func newProving(ctx context.Context, dir string, seed uint64) (w *proving, err error) {
+	w = &proving{
+		dir: dir, random: rand.New(rand.NewPCG(seed, seed)), logs: filepath.Join(dir, "server.log"),
+		disk:  clause{name: "    a full disk is said, and lived through"},
+		lives: clause{name: "    the server never ends by itself"},
+	}
 	tasks := filepath.Join(dir, "tasks.json")
 	if err := os.WriteFile(tasks, []byte(provingTasks), 0o600); err != nil {
 		return nil, err
@@ -105,28 +117,40 @@ func newProving(ctx context.Context, dir string, seed uint64) (*proving, error) 
 	if err != nil {
 		return nil, err
 	}
+	w.host = newProvingHost("http://"+address, seed)
+	if w.relay, err = startRelay(w.host, seed); err != nil {
+		return nil, err
+	}
 	w.truth, err = startChild(ctx, filepath.Join(dir, "emulator.log"), []string{"TRIGGER_WEBHOOK_SECRET=" + provingSecret},
 		"http://"+truth+"/healthcheck", "emulator", "--emulator-listen", truth, "--emulator-tasks", tasks,
-		"--emulator-webhook-url", "http://"+address+webhookPath)
+		"--emulator-webhook-url", w.relay.url)
 	if err != nil {
+		w.stop()
 		return nil, fmt.Errorf("start the emulator: %w", err)
 	}
 	w.env = []string{
 		"TRIGGER_SECRET_KEY=" + provingKey, "TRIGGER_API_URL=http://" + truth, "TRIGGER_WEBHOOK_SECRET=" + provingSecret,
 		"SIDEJOB_TOKEN=" + provingToken, "SIDEJOB_SYNC_INTERVAL=10s", "LOG_LEVEL=debug", "LOG_FORMAT=json",
 	}
-	w.host = newProvingHost("http://"+address, seed)
-	return w, w.start(ctx, "")
+	if err := w.start(ctx, ""); err != nil {
+		w.stop()
+		return nil, err
+	}
+	return w, nil
 }
+
+// database is the server's.
+func (w *proving) database() string { return filepath.Join(w.dir, "selftest.db") }
 
 // start begins a life of the server, which ends at the failpoint if one is named.
 func (w *proving) start(ctx context.Context, point string) (err error) {
+	w.point = point
 	env := w.env
 	if point != "" {
 		env = append(append([]string{}, w.env...), "SIDEJOB_FAILPOINT="+point)
 	}
 	w.server, err = startChild(ctx, w.logs, env, w.host.base+"/livez",
-		"serve", "--listen", w.host.base[len("http://"):], "--database", filepath.Join(w.dir, "selftest.db"))
+		"serve", "--listen", w.host.base[len("http://"):], "--database", w.database())
 	if err != nil {
 		return fmt.Errorf("start the server: %w", err)
 	}
@@ -135,6 +159,7 @@ func (w *proving) start(ctx context.Context, point string) (err error) {
 
 func (w *proving) stop() {
 	w.host.stop()
+	w.relay.stop()
 	if w.server != nil {
 		w.server.kill()
 	}
@@ -152,7 +177,7 @@ func (w *proving) prove(ctx context.Context, c selftestCommand, show func(done i
 		if ctx.Err() != nil {
 			return rounds, ctx.Err()
 		}
-		what, err := w.round(ctx)
+		what, err := w.round(ctx, rounds == c.Kills/2)
 		if err != nil {
 			return rounds, fmt.Errorf("round %d (%s): %w", rounds+1, what, err)
 		}
@@ -167,22 +192,51 @@ func (w *proving) prove(ctx context.Context, c selftestCommand, show func(done i
 		return rounds, err
 	}
 	w.host.stop()
-	return rounds, w.host.settle(ctx, c.Settle)
+	w.relay.deliver(ctx)
+	return rounds, w.settle(ctx, c.Settle)
 }
 
 // round lets the host use a server that is in some trouble, kills it, and starts the
-// next one. The emulator runs on.
-func (w *proving) round(ctx context.Context) (what string, err error) {
-	trouble := w.troubles()[w.random.IntN(len(w.troubles()))]
-	if err := w.setFaults(ctx, trouble.faults...); err != nil {
-		return trouble.name, err
+// next one. The emulator runs on. Between two lives the database may be copied aside,
+// as a backup would.
+func (w *proving) round(ctx context.Context, backup bool) (what string, err error) {
+	t := w.nextTrouble()
+	if backup {
+		t = beforeBackup()
 	}
-	w.host.use(ctx, w.random.IntN(12), time.Duration(w.random.IntN(60))*time.Millisecond, w.server.done)
+	if err := w.live(ctx, t); err != nil {
+		return t.name, err
+	}
+	point := ""
 	if w.random.IntN(6) == 0 {
-		return trouble.name + ", SIGTERM", errors.Join(w.server.terminate(ctx), w.start(ctx, ""))
+		t.name += ", SIGTERM"
+		err = w.server.terminate(ctx)
+	} else {
+		w.server.kill()
+		point = w.nextFailpoint()
 	}
-	w.server.kill()
-	return trouble.name, w.start(ctx, w.nextFailpoint())
+	if backup && err == nil {
+		err = copyDatabase(w.database(), w.backup())
+	}
+	return t.name, errors.Join(err, w.start(ctx, point))
+}
+
+// live is the life of the server in a trouble.
+func (w *proving) live(ctx context.Context, t trouble) error {
+	if err := w.setFaults(ctx, t.faults...); err != nil {
+		return err
+	}
+	w.relay.pass(t.events)
+	answers, then := t.answers+w.random.IntN(10), t.lasts+time.Duration(w.random.IntN(60))*time.Millisecond
+	w.host.use(ctx, answers/2, 0, w.server.done)
+	if t.also != nil {
+		if err := t.also(ctx); err != nil {
+			return err
+		}
+	}
+	w.host.use(ctx, answers-answers/2, then, w.server.done)
+	w.lives.hold(w.point != "" || !w.server.dead(), "a life ended by itself (%s); the log is %s", t.name, w.logs)
+	return nil
 }
 
 // nextFailpoint names where the next life ends, for every third one; the others are
@@ -193,43 +247,4 @@ func (w *proving) nextFailpoint() string {
 	}
 	names := failpointNames()
 	return fmt.Sprintf("%s:%d", names[w.random.IntN(len(names))], 1+w.random.IntN(4))
-}
-
-// trouble is what goes wrong at Trigger.dev's side during a round.
-type trouble struct {
-	name   string
-	faults []map[string]any
-}
-
-// troubles is the catalogue.
-func (w *proving) troubles() []trouble {
-	fault := func(path, kind string, more ...any) map[string]any {
-		f := map[string]any{"match": map[string]any{"path": path}, "kind": kind, "probability": 0.5}
-		for i := 0; i+1 < len(more); i += 2 {
-			f[more[i].(string)] = more[i+1]
-		}
-		return f
-	}
-	const all, submit, runs, list, realtime = "/api/", "/api/v1/tasks/", "/api/v3/runs/", "/api/v1/runs", "/realtime/"
-	return []trouble{
-		{"none", nil},
-		{"replies are lost after accept", []map[string]any{fault(submit, "dropReply")}},
-		{"cancels' replies are lost", []map[string]any{fault("/api/v2/runs/", "dropReply")}},
-		{"everything is 500", []map[string]any{fault(all, "status", "status", 500, "probability", 1)}},
-		{"502 and 503 now and then", []map[string]any{fault(all, "status", "status", 502), fault(all, "status", "status", 503)}},
-		{"rate limited", []map[string]any{fault(all, "status", "status", 429, "delayMs", 500)}},
-		{"408", []map[string]any{fault(submit, "status", "status", 408)}},
-		{"hanging", []map[string]any{fault(submit, "hang", "probability", 0.2)}},
-		{"slow", []map[string]any{fault(all, "delay", "delayMs", 300)}},
-		{"connections are reset", []map[string]any{fault(all, "reset")}},
-		{"garbage", []map[string]any{fault(all, "garbage")}},
-		{"truncated replies", []map[string]any{fault(all, "truncate")}},
-		{"redirects", []map[string]any{fault(all, "redirect")}},
-		{"the key is refused", []map[string]any{fault(all, "status", "status", 401, "probability", 1)}},
-		{"forbidden", []map[string]any{fault(all, "status", "status", 403, "probability", 1)}},
-		{"young runs are not found", []map[string]any{fault(runs, "notFound")}},
-		{"lists lag", []map[string]any{fault(list, "staleList", "delayMs", 5000, "probability", 1)}},
-		{"lists are empty", []map[string]any{fault(list, "emptyList", "probability", 1)}},
-		{"no realtime", []map[string]any{fault(realtime, "reset", "probability", 1)}},
-	}
 }

@@ -91,6 +91,16 @@ func (c *child) kill() {
 	<-c.done
 }
 
+// dead tells whether the process has ended.
+func (c *child) dead() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // terminate asks the process to drain and waits until it has left in peace.
 func (c *child) terminate(ctx context.Context) error {
 	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {

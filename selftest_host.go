@@ -8,9 +8,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"sidejob/internal/job"
 )
 
 // provingHost is a host app that insists: a call that was not answered is repeated
@@ -21,10 +25,13 @@ type provingHost struct {
 	client   *http.Client
 	working  sync.WaitGroup
 	end      context.CancelFunc
-	answered chan struct{} // gets a value for each call that was answered
+	answered chan struct{}  // gets a value for each call that was answered
+	refused  atomic.Int64   // calls that the server could not take for its database
+	calls    []atomic.Int64 // by worker: calls that were answered
 
 	mu       sync.Mutex
 	jobs     map[int64]provingJob // acknowledged
+	newest   int64                // of them
 	canceled map[int64]bool       // cancel acknowledged
 	finals   map[int64]provingRow // as they were first seen finished and confirmed
 	wrong    []string             // answers that no server may give
@@ -57,6 +64,7 @@ func newProvingHost(base string, seed uint64) *provingHost {
 func (h *provingHost) start(ctx context.Context, workers int) {
 	working, end := context.WithCancel(ctx)
 	h.end = end
+	h.calls = make([]atomic.Int64, workers)
 	for n := range workers {
 		h.working.Go(func() { h.work(ctx, working, n) })
 	}
@@ -101,9 +109,29 @@ func (h *provingHost) insist(ctx context.Context, path, body, key string) (int, 
 			}
 			return status, answer
 		}
+		h.noteRefusal(status, answer)
 		pause(ctx, 20*time.Millisecond)
 	}
 	return 0, nil
+}
+
+// noteRefusal looks at an answer that says: later.
+func (h *provingHost) noteRefusal(status int, answer []byte) {
+	switch {
+	case strings.Contains(string(answer), `"database_unavailable"`):
+		h.refused.Add(1)
+	case status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable:
+		h.blame("a server that works answered %d %s", status, answer)
+	}
+}
+
+// answers is how many calls of each worker were answered so far.
+func (h *provingHost) answers() []int64 {
+	list := make([]int64, len(h.calls))
+	for n := range h.calls {
+		list[n] = h.calls[n].Load()
+	}
+	return list
 }
 
 // work schedules jobs, cancels some, and looks at others, until working ends.
@@ -123,6 +151,7 @@ func (h *provingHost) work(ctx, working context.Context, worker int) {
 		if !ok {
 			return
 		}
+		h.calls[worker].Add(1)
 		switch random.IntN(6) {
 		case 0, 1:
 			h.cancel(ctx, id)
@@ -150,8 +179,18 @@ func (h *provingHost) schedule(ctx context.Context, j provingJob, due, key strin
 	if before, doubled := h.jobs[row.ID]; doubled {
 		h.wrong = append(h.wrong, fmt.Sprintf("job %d was given to %s and to %s", row.ID, before.tag, j.tag))
 	}
-	h.jobs[row.ID] = j
+	h.jobs[row.ID], h.newest = j, max(h.newest, row.ID)
 	return row.ID, true
+}
+
+// recent is one of the last jobs; 0 when there is none. back says which.
+func (h *provingHost) recent(back int64) (id int64, j provingJob) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if j, ok := h.jobs[h.newest-back]; ok {
+		return h.newest - back, j
+	}
+	return h.newest, h.jobs[h.newest]
 }
 
 func (h *provingHost) cancel(ctx context.Context, id int64) {
@@ -175,18 +214,19 @@ func (h *provingHost) lookBack(ctx context.Context, random *rand.Rand, newest in
 }
 
 // look reads a job and remembers an end, to see later that it has not changed. Only
-// what Trigger.dev has confirmed may not: the history's last state tells.
+// what Trigger.dev has confirmed may not: the history's last state tells, and is
+// therefore read first.
 func (h *provingHost) look(ctx context.Context, id int64) {
+	states, err := h.states(ctx, id)
+	if err != nil || len(states) == 0 {
+		return
+	}
+	confirmed := []job.State{job.StateCompleted, job.StateFailed, job.StateCanceled}
+	if !slices.Contains(confirmed, states[len(states)-1]) {
+		return
+	}
 	row, err := h.read(ctx, id)
 	if err != nil || row.Success == nil {
-		return
-	}
-	_, answer, err := h.call(ctx, http.MethodGet, fmt.Sprintf("/api/jobs/%d/events", id), "", "")
-	var history struct{ Events []struct{ To string } }
-	if err != nil || json.Unmarshal(answer, &history) != nil || len(history.Events) == 0 {
-		return
-	}
-	if last := history.Events[len(history.Events)-1].To; strings.HasPrefix(last, "told") || last == string("orphaned") {
 		return
 	}
 	h.mu.Lock()
@@ -196,19 +236,36 @@ func (h *provingHost) look(ctx context.Context, id int64) {
 	}
 }
 
+// states are those that a job has been in.
+func (h *provingHost) states(ctx context.Context, id int64) (states []job.State, err error) {
+	var history struct{ Events []struct{ To job.State } }
+	if err := h.get(ctx, fmt.Sprintf("/api/jobs/%d/events", id), &history); err != nil {
+		return nil, err
+	}
+	for _, e := range history.Events {
+		states = append(states, e.To)
+	}
+	return states, nil
+}
+
 var errNoRow = errors.New("no such row")
 
 func (h *provingHost) read(ctx context.Context, id int64) (row provingRow, err error) {
-	status, answer, err := h.call(ctx, http.MethodGet, fmt.Sprintf("/api/jobs/%d", id), "", "")
+	return row, h.get(ctx, fmt.Sprintf("/api/jobs/%d", id), &row)
+}
+
+// get reads what there is at the path.
+func (h *provingHost) get(ctx context.Context, path string, into any) error {
+	status, answer, err := h.call(ctx, http.MethodGet, path, "", "")
 	switch {
 	case err != nil:
-		return row, err
+		return err
 	case status == http.StatusNotFound:
-		return row, fmt.Errorf("job %d: %w", id, errNoRow)
+		return fmt.Errorf("%s: %w", path, errNoRow)
 	case status != http.StatusOK:
-		return row, fmt.Errorf("job %d: %d %s", id, status, answer)
+		return fmt.Errorf("%s: %d %s", path, status, answer)
 	}
-	return row, json.Unmarshal(answer, &row)
+	return json.Unmarshal(answer, into)
 }
 
 func (h *provingHost) blame(format string, args ...any) {
@@ -237,28 +294,10 @@ func (h *provingHost) use(ctx context.Context, answers int, then time.Duration, 
 			return
 		}
 	}
-	pause(ctx, then)
-}
-
-// settle waits until no job is unfinished and every end is confirmed.
-func (h *provingHost) settle(ctx context.Context, within time.Duration) error {
-	deadline := time.Now().Add(within)
-	for {
-		_, answer, err := h.call(ctx, http.MethodGet, "/api/jobs/count?finished=false", "", "")
-		if err == nil && strings.Contains(string(answer), `"count":0}`) {
-			break
-		}
-		if time.Now().After(deadline) {
-			_, open, _ := h.call(ctx, http.MethodGet, "/api/jobs?finished=false&limit=3", "", "")
-			return fmt.Errorf("jobs do not settle within %s: %s %w %s", within, answer, err, open)
-		}
-		pause(ctx, 100*time.Millisecond)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+	limit.Reset(then)
+	select {
+	case <-limit.C:
+	case <-died:
+	case <-ctx.Done():
 	}
-	// What an event has closed is asked about once more, at the pace of the rate limit.
-	h.client.Timeout = within
-	_, _, err := h.call(ctx, http.MethodPost, "/api/reconcile", "{}", "")
-	return err
 }

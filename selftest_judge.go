@@ -13,6 +13,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"sidejob/internal/job"
 )
 
 // provingRun is a run as the emulator tells programs that check of it.
@@ -82,24 +84,70 @@ func (w *proving) ask(ctx context.Context, method, path string, body []byte) ([]
 
 // judge compares every acknowledged job with its row, and every row with its run.
 func (w *proving) judge(ctx context.Context) (verdict, error) {
-	answer, err := w.ask(ctx, http.MethodGet, "/emulator/runs", nil)
+	runs, err := w.runs(ctx, "")
 	if err != nil {
 		return verdict{}, err
-	}
-	var truth struct{ Runs []provingRun }
-	if err := json.Unmarshal(answer, &truth); err != nil {
-		return verdict{}, fmt.Errorf("read the emulator's runs: %w", err)
 	}
 	rows, err := w.host.rows(ctx)
 	if err != nil {
 		return verdict{}, err
 	}
-	v := verdict{jobs: len(w.host.jobs), runs: len(truth.Runs), cancels: len(w.host.canceled)}
+	foundAll, err := w.host.foundAll(ctx, rows)
+	if err != nil {
+		return verdict{}, err
+	}
+	v := verdict{jobs: len(w.host.jobs), runs: len(runs), cancels: len(w.host.canceled)}
 	v.promises = []clause{
-		w.host.keptAll(rows), onceEach(rows, truth.Runs), w.host.neverChanged(rows), sameAsTruth(rows, truth.Runs),
-		w.host.canceledStay(rows), w.host.sane(), w.silentLogs(),
+		w.host.keptAll(rows), onceEach(rows, runs), w.host.neverChanged(rows), sameAsTruth(rows, runs),
+		w.host.canceledStay(rows), w.relay.disbelieved(rows), foundAll, w.disk, w.lives, w.host.sane(), w.silentLogs(),
 	}
 	return v, nil
+}
+
+// runs are all that the emulator has.
+func (w *proving) runs(ctx context.Context, query string) ([]provingRun, error) {
+	answer, err := w.ask(ctx, http.MethodGet, "/emulator/runs?"+query, nil)
+	if err != nil {
+		return nil, err
+	}
+	var truth struct{ Runs []provingRun }
+	if err := json.Unmarshal(answer, &truth); err != nil {
+		return nil, fmt.Errorf("read the emulator's runs: %w", err)
+	}
+	return truth.Runs, nil
+}
+
+// settle waits until no job is unfinished, no run is under way, and every end is
+// confirmed.
+func (w *proving) settle(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	w.host.client.Timeout = within
+	for {
+		var open struct{ Count int }
+		err := w.host.get(ctx, "/api/jobs/count?finished=false", &open)
+		if err == nil && open.Count == 0 && w.runsOver(ctx) && w.host.confirmAll(ctx) {
+			return nil
+		}
+		if pause(ctx, 100*time.Millisecond); ctx.Err() != nil {
+			return fmt.Errorf("jobs do not settle within %s: %d are open (%w)", within, open.Count, err)
+		}
+	}
+}
+
+// runsOver tells whether no run can change any more. A row may have ended before its
+// run: an event can say so.
+func (w *proving) runsOver(ctx context.Context) bool {
+	runs, err := w.runs(ctx, "values=false")
+	return err == nil && !slices.ContainsFunc(runs, func(r provingRun) bool { return !job.StatusOf(r.Status).Final() })
+}
+
+// confirmAll has Trigger.dev asked once more about what an event has closed, at the
+// pace of the rate limit, and tells whether that came to an end.
+func (h *provingHost) confirmAll(ctx context.Context) bool {
+	var report Report
+	status, answer, err := h.call(ctx, http.MethodPost, "/api/reconcile", "{}", "")
+	return err == nil && status == http.StatusOK && json.Unmarshal(answer, &report) == nil && report.FailedJobs+report.SkippedJobs == 0
 }
 
 // rows reads every acknowledged job. One that is gone is no error here.
@@ -158,6 +206,12 @@ func sameAsTruth(rows map[int64]provingRow, runs []provingRun) clause {
 		row, ok := rows[rowTag(run.Tags)]
 		p.hold(ok && row.TriggerRunID == run.ID, "run %s has no row of its own: %+v", run.ID, row)
 	}
+	saysTruth(&p, rows, byID)
+	return p
+}
+
+// saysTruth compares each row with the run that it names.
+func saysTruth(p *clause, rows map[int64]provingRow, byID map[string]provingRun) {
 	for id, row := range rows {
 		run, has := byID[row.TriggerRunID]
 		switch {
@@ -168,7 +222,6 @@ func sameAsTruth(rows map[int64]provingRow, runs []provingRun) clause {
 			p.hold(same, "job %d is %+v; Trigger.dev says %+v", id, row, run)
 		}
 	}
-	return p
 }
 
 // sameJSON compares an output with a result; no output is a result of null.
@@ -187,6 +240,20 @@ func (h *provingHost) canceledStay(rows map[int64]provingRow) clause {
 		p.hold(row.Success != nil, "job %d was canceled and is %s", id, row.Status)
 	}
 	return p
+}
+
+// foundAll reads the histories: Trigger.dev has lost no run, so no job was ever given
+// up.
+func (h *provingHost) foundAll(ctx context.Context, rows map[int64]provingRow) (clause, error) {
+	p := clause{name: "    no run is given up that is there"}
+	for id := range rows {
+		states, err := h.states(ctx, id)
+		if err != nil {
+			return p, err
+		}
+		p.hold(!slices.Contains(states, job.StateOrphaned), "job %d was taken for an orphan: %v", id, states)
+	}
+	return p, nil
 }
 
 // sane collects answers that no server may give, whatever happens to it.
@@ -222,33 +289,5 @@ func (v verdict) print(to io.Writer) {
 		for _, one := range p.broken[:min(len(p.broken), 5)] {
 			fmt.Fprintf(to, "\n%s: %s\n", strings.TrimSpace(p.name), one)
 		}
-	}
-}
-
-// progress is a bar on a terminal, and nothing elsewhere.
-type progress struct {
-	std   streams
-	of    int
-	on    bool
-	begun time.Time
-}
-
-func newProgress(std streams, of int) *progress {
-	return &progress{std: std, of: of, on: isTerminal(std.err), begun: time.Now()}
-}
-
-func (p *progress) show(done int, what string) {
-	if !p.on {
-		return
-	}
-	const width = 30
-	filled := min(width, width*done/max(p.of, 1))
-	fmt.Fprintf(p.std.err, "\r\x1b[K%s%s %d/%d  %s  %s", strings.Repeat("█", filled), strings.Repeat("░", width-filled),
-		done, p.of, time.Since(p.begun).Round(time.Second), what)
-}
-
-func (p *progress) end() {
-	if p.on {
-		fmt.Fprint(p.std.err, "\r\x1b[K")
 	}
 }
