@@ -51,7 +51,7 @@ type Event struct {
 	At     time.Time
 	Source string
 
-	Reason string          // Cancel
+	Reason string          // Cancel, End
 	Result json.RawMessage // Complete: the result; Fail: the error
 	Random float64         // Fail: in [0, 1), spreads retries
 

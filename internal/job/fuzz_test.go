@@ -17,6 +17,13 @@ func FuzzNext(f *testing.F) {
 			f.Add(string(kind), string(executor), "COMPLETED", []byte(`{"a":1}`), uint32(i)*0x9e3779b9, int64(i))
 			f.Add(string(kind), string(executor), "\xff", []byte(`{`), uint32(math.MaxUint32), int64(math.MinInt64))
 			f.Add(string(kind), string(executor), "", []byte(nil), uint32(0), int64(math.MaxInt64))
+			for _, recurs := range []uint32{1 << 22, 1 << 23} {
+				for misfire := range uint32(8) { // … and whether it is fired here
+					f.Add(string(kind), string(executor), "0 0 30 2 *", []byte(nil), recurs|misfire<<24, int64(-62_135_596_800_000))
+					f.Add(string(kind), string(executor), "0 0 29 2 *", []byte(nil), recurs|misfire<<24, int64(1_772_000_000_000))
+					f.Add(string(kind), string(executor), "UTC", []byte(nil), recurs|misfire<<24|1, int64(253_402_300_799_000))
+				}
+			}
 		}
 	}
 	f.Fuzz(func(t *testing.T, kind, executor, raw string, text []byte, bits uint32, n int64) {
@@ -74,6 +81,15 @@ func wildJob(executor Executor, raw string, text []byte, bits uint32, n int64) J
 	if on(13) {
 		j.Retry = &RetryConfig{MaxAttempts: int(n), MinTimeout: n, MaxTimeout: -n, Factor: float64(n), Randomize: on(15)}
 	}
+	if on(22) {
+		j.CronSchedule, j.Timezone = "* * * * * *", "Europe/Rome"
+	}
+	if on(23) {
+		j.CronSchedule, j.Timezone = raw, raw
+	}
+	j.Misfire, j.MisfireLimit = []Misfire{"", FireOnce, FireSkip, FireAll}[bits>>24&3], int(n)
+	j.FireLocally, j.Paused, j.LastOccurrence, j.ScheduleSettled = on(26), on(27), on(28), on(29)
+	j.ScheduleRow, j.Missed = n, when(30)
 	if on(14) {
 		success := on(16)
 		j.Success = &success
@@ -86,6 +102,7 @@ func wildEvent(kind Kind, raw string, text []byte, bits uint32, n int64) Event {
 	ev := Event{
 		Kind: kind, At: time.UnixMilli(n), Reason: raw, Result: text, Random: float64(n), Err: raw,
 		Details: json.RawMessage(text), InDoubt: on(17), KeyProved: on(18), NextTry: time.UnixMilli(-n),
+		Replaced: on(22), CarriedOver: on(24), Active: on(25), ScheduleID: raw, Nominal: time.UnixMilli(n),
 		Run: Run{Raw: raw, Output: text, Error: text, Attempts: int(n), Started: time.UnixMilli(n)},
 	}
 	if on(19) {

@@ -3,6 +3,7 @@ package job
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -231,8 +232,52 @@ func triggerSamples(t *testing.T) []sample {
 	}
 }
 
+// recurringSamples hold an internal recurring job, scheduleSamples a schedule that
+// Trigger.dev fires, and localSamples one that is fired here.
+func recurringSamples(t *testing.T) []sample {
+	t.Helper()
+	fresh := everyMinute(t)
+	return []sample{
+		{StateWaiting, fresh},
+		{StatePaused, after(t, fresh, pause())},
+		{StateLeased, after(t, fresh, claim())},
+		{StateCompleted, after(t, fresh, claim(), complete(`1`))},
+		{StateFailed, after(t, fresh, claim(), failure(`"no"`))},
+		{StateCanceled, after(t, fresh, cancel("by a user"))},
+	}
+}
+
+func scheduleSamples(t *testing.T) []sample {
+	t.Helper()
+	fresh, made := remoteJob(t), settled(t)
+	return []sample{
+		{StateScheduling, fresh},
+		{StateScheduled, made},
+		{StatePaused, after(t, made, pause(), send(), scheduled(false))},
+		{StateEnding, after(t, made, cancel("by a user"))},
+		{StateFailed, after(t, fresh, send(), rejected())},
+		{StateCanceled, after(t, made, cancel("by a user"), unscheduled())},
+	}
+}
+
+func localSamples(t *testing.T) []sample {
+	t.Helper()
+	fresh := localJob(t)
+	return []sample{
+		{StateScheduled, fresh},
+		{StatePaused, after(t, fresh, pause())},
+		{StateCanceled, after(t, fresh, cancel("by a user"))},
+	}
+}
+
+// samples are all of them.
+func samples(t *testing.T) []sample {
+	t.Helper()
+	return slices.Concat(triggerSamples(t), internalSamples(t), recurringSamples(t), scheduleSamples(t), localSamples(t))
+}
+
 func TestSamplesAreWhatTheySay(t *testing.T) {
-	for _, s := range append(internalSamples(t), triggerSamples(t)...) {
+	for _, s := range samples(t) {
 		hasState(t, s.job, s.state)
 	}
 }

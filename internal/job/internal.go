@@ -114,6 +114,7 @@ func onOutcome(j Job, ev Event) (Step, error) {
 	}
 	if j.LeaseToken == "" {
 		j.Attempt++ // nobody had claimed this try
+		j.Missed = time.Time{}
 	}
 	j = withoutLease(j)
 	if ev.Kind == Complete {
@@ -186,7 +187,8 @@ func withFollower(step Step, ev Event) Step {
 
 // reschedule is the row that follows a failed one, nil where none does or where the
 // failure forestalled a cancel. It waits for the longer of the job's own delay and
-// the back-off, and the tries of the whole chain count.
+// the back-off, and the tries of the whole chain count. Of a recurring job it is not
+// due before what it tries again, or that nominal time would come once more.
 func reschedule(j Job, ev Event) *Job {
 	if !j.AutoReschedule || j.CancelRequested || j.LastOccurrence || j.Status() != Failed {
 		return nil
@@ -198,7 +200,11 @@ func reschedule(j Job, ev Event) *Job {
 		}
 		wait = max(wait, j.Retry.Backoff(tries, ev.Random))
 	}
-	f := follow(j, ev, ev.At.Add(wait))
+	due := ev.At.Add(wait)
+	if j.Recurs() {
+		due = later(due, j.Due)
+	}
+	f := follow(j, ev, due)
 	if f.Executor == Trigger {
 		f.Retry = j.Retry.less(tries)
 		return &f

@@ -81,7 +81,8 @@ func invariants() []invariant {
 			return m.is.TriggerStatus == m.is.Status()
 		}},
 		{"no open trigger job is forgotten", func(m move) bool {
-			return m.is.Done() || m.is.Executor != Trigger || m.is.Owes() || m.is.Asked()
+			rests := m.is.IsSchedule() && (m.is.FireLocally || m.is.ScheduleSettled && m.is.ScheduleID != "")
+			return m.is.Done() || m.is.Executor != Trigger || m.is.Owes() || m.is.Asked() || rests
 		}},
 		{"what is unchanged is the same", func(m move) bool {
 			return m.step.Changed || m.same()
@@ -111,19 +112,93 @@ func invariants() []invariant {
 		}},
 		{"a row that follows is open, new, and says whence", func(m move) bool {
 			f := m.step.Follow
-			return f == nil || (m.is.Done() && f.ID == 0 && f.RescheduledFrom == m.is.ID && f.RunID == "" &&
-				!f.CancelRequested && slices.Contains([]State{StateWaiting, StateUnsent}, f.State()))
+			return f == nil || (f.ID == 0 && f.RescheduledFrom == m.is.ID && !f.Done() && !f.CancelRequested && f.Started.IsZero() &&
+				f.LeaseToken == "" && f.Missed.IsZero() && !f.LastOccurrence && f.Created.Equal(m.ev.At) &&
+				f.RemoveAt.Equal(f.Due.Add(DefaultRemoveDelay)))
 		}},
-		{"only a failure or a wish makes a row follow", func(m move) bool {
-			return m.step.Follow == nil || m.ev.Kind == Retry || (m.is.AutoReschedule && m.is.Status() == Failed && !m.is.CancelRequested)
+		{"only a run that Trigger.dev has made is more than asked for", func(m move) bool {
+			f := m.step.Follow
+			if f == nil {
+				return true
+			}
+			if m.was.OnTrigger() && m.ev.Kind == Fired {
+				return f.State() == StateQueued && f.RunID == m.ev.Run.ID
+			}
+			fresh := []State{StateWaiting, StatePaused, StateUnsent, StateScheduling, StateScheduled}
+			return f.RunID == "" && f.ScheduleID == m.is.ScheduleID[:0] && slices.Contains(fresh, f.State())
+		}},
+		{"only a failure, a wish or a schedule makes a row follow", func(m move) bool {
+			return m.step.Follow == nil || m.ev.Kind == Retry || m.was.IsSchedule() && m.ev.Kind == Fired ||
+				m.is.Done() && !m.was.Recurs() && m.is.AutoReschedule && m.is.Status() == Failed && !m.is.CancelRequested ||
+				m.is.Done() && m.was.Recurs() && !m.was.IsSchedule()
 		}},
 	}
 }
 
+// recurring is what holds for recurring jobs besides.
+func recurring() []invariant {
+	return []invariant{
+		{"a schedule never gets a run", func(m move) bool {
+			return !m.is.IsSchedule() || m.is.RunID == "" && !m.is.Asked() && !m.is.InDoubt()
+		}},
+		{"an internal recurring job that ends has a follower unless it was ended", func(m move) bool {
+			if !m.was.Recurs() || m.was.Executor == Trigger || m.was.Done() || !m.is.Done() {
+				return true
+			}
+			stops := m.ev.Kind == End || m.was.LastOccurrence || m.ev.Kind == Cancel && (m.was.LeaseToken == "" || m.ev.Replaced)
+			return (m.step.Follow == nil) == stops && (stops || m.step.OnConflict == Beside && m.step.Follow.Recurs())
+		}},
+		{"an occurrence that goes on has no follower", func(m move) bool {
+			return !m.was.Recurs() || m.was.Executor == Trigger || m.is.Done() || m.step.Follow == nil
+		}},
+		{"the next nominal time is one, and later than the one before; a try is not earlier", func(m move) bool {
+			f := m.step.Follow
+			if f == nil || !f.Recurs() || f.IsSchedule() {
+				return true
+			}
+			if f.Attempt > 0 {
+				return m.is.Status() == Failed && !f.Due.Before(m.was.Due)
+			}
+			return f.Due.After(m.was.Due) && isNominal(*f)
+		}},
+		{"what follows belongs to the same recurring job", func(m move) bool {
+			f := m.step.Follow
+			return f == nil || !m.was.Recurs() || m.was.IsSchedule() && m.ev.Kind == Retry || f.ScheduleRow == m.was.Recurring()
+		}},
+		{"no nominal time comes back", func(m move) bool { return !m.is.Due.Before(m.was.Due) }},
+		{"only recurring jobs move on in time, to a nominal one", func(m move) bool {
+			return m.is.Due.Equal(m.was.Due) || m.was.Recurs() && isNominal(m.is)
+		}},
+		{"what is fired here is fired once, at its own time", func(m move) bool {
+			if !m.was.IsSchedule() || !m.was.FireLocally || m.ev.Kind != Fired || m.step.Follow == nil {
+				return true
+			}
+			f := m.step.Follow
+			return f.Due.Equal(m.was.Due) && !f.Due.After(m.ev.At) && m.is.Due.After(f.Due) && !f.Recurs() && !m.was.Paused
+		}},
+		{"what is claimed is not skipped, and what is skipped can be claimed in time", func(m move) bool {
+			if m.ev.Kind == Claim && m.err == nil {
+				return !m.was.skips(m.ev.At)
+			}
+			return m.ev.Kind != Missed || m.is.Paused || m.is.Done() || m.is.OnTrigger() || !m.is.skips(m.ev.At)
+		}},
+		{"a missed job is one that waits", func(m move) bool {
+			return m.is.Missed.IsZero() || m.is.Done() || m.is.Recurs() && !m.is.Paused && (m.is.IsSchedule() || m.is.LeaseToken == "")
+		}},
+		{"only a recurring job pauses, and the last occurrence does not rest", func(m move) bool {
+			return !m.is.Paused || m.is.Recurs() && !m.is.LastOccurrence
+		}},
+	}
+}
+
+// isNominal tells whether the job is due at a time that its expression names.
+func isNominal(j Job) bool { return firstDue(j, j.Due).Equal(j.Due) }
+
 // statuses says how callers see each state.
 func statuses() map[State]Status {
 	return map[State]Status{
-		StateWaiting: Pending, StateLeased: Executing,
+		StateWaiting: Pending, StateLeased: Executing, StatePaused: Pending,
+		StateScheduling: Pending, StateScheduled: Pending, StateEnding: Pending,
 		StateUnsent: Pending, StateSending: Pending, StateSendingCanceling: Pending,
 		StateQueued: Pending, StateQueuedCanceling: Pending,
 		StateRunning: Executing, StateRunningCanceling: Executing,
@@ -133,22 +208,26 @@ func statuses() map[State]Status {
 }
 
 func requests() []Kind {
-	return []Kind{Cancel, Send, Claim, Renew, Complete, Fail, Release, Retry}
+	return []Kind{Cancel, Send, Claim, Renew, Complete, Fail, Release, Retry, End, Pause, Resume}
 }
 
 func newsKinds() []Kind {
-	return []Kind{Submitted, Refused, Unreached, Stopping, Told, Seen, Missing, LeaseLost}
+	return []Kind{
+		Submitted, Refused, Unreached, Stopping, Told, Seen, Missing, LeaseLost,
+		Fired, Missed, Scheduled, Drifted, Unscheduled,
+	}
 }
 
 func isNews(k Kind) bool { return slices.Contains(newsKinds(), k) }
 
 // The walks begin in every state, so that each is left in every way.
 func TestInvariantsHoldOnRandomWalks(t *testing.T) {
+	all := append(invariants(), recurring()...)
 	fromEveryState(t, 150, func(t *testing.T, d dice, j Job) {
 		j = drawPolicies(d, j)
 		for range 1 + d.IntN(40) {
 			m := call(t, j, drawEvent(d, j))
-			for _, inv := range invariants() {
+			for _, inv := range all {
 				if !inv.holds(m) {
 					t.Fatalf("%s: broken by %+v\nwas %s %+v\nis  %s %+v\nfollow %+v, err %v",
 						inv.name, m.ev, m.was.State(), m.was, m.is.State(), m.is, m.step.Follow, m.err)
@@ -170,8 +249,8 @@ func pick[T any](d dice, from ...T) T { return from[d.IntN(len(from))] }
 // dice of their own.
 func fromEveryState(t *testing.T, times int, walk func(*testing.T, dice, Job)) {
 	t.Helper()
-	for i, s := range append(triggerSamples(t), internalSamples(t)...) {
-		t.Run(fmt.Sprintf("%s %s", s.job.Executor, s.state), func(t *testing.T) {
+	for i, s := range samples(t) {
+		t.Run(fmt.Sprintf("%s %s, cron %q", s.job.Executor, s.state, s.job.CronSchedule), func(t *testing.T) {
 			for seed := range times {
 				walk(t, dice{rand.New(rand.NewPCG(uint64(i), uint64(seed)))}, s.job)
 			}
@@ -212,7 +291,9 @@ func deepCopy(j Job) Job {
 	return j
 }
 
-// A 404 is left out: each is an answer of its own, and they are counted.
+// A 404 is left out: each is an answer of its own, and they are counted. That a run
+// which Trigger.dev has fired is known already is seen by the store. A schedule that
+// makes up for all fires one nominal time after the other, but none twice.
 func TestNewsHeardTwiceChangesNothingTheSecondTime(t *testing.T) {
 	kinds := slices.DeleteFunc(newsKinds(), func(k Kind) bool { return k == Missing })
 	fromEveryState(t, 500, func(t *testing.T, d dice, j Job) {
@@ -221,6 +302,15 @@ func TestNewsHeardTwiceChangesNothingTheSecondTime(t *testing.T) {
 		ev.Kind = pick(d, kinds...)
 		once := call(t, j, ev)
 		twice := call(t, once.is, ev)
+		if j.OnTrigger() && ev.Kind == Fired {
+			twice.step.Follow = nil
+		}
+		if j.FireLocally && j.Misfire == FireAll && ev.Kind == Fired {
+			if f := twice.step.Follow; f != nil && !f.Due.After(once.step.Follow.Due) {
+				t.Fatalf("fired twice: got due %v and %v, want one later than the other", once.step.Follow.Due, f.Due)
+			}
+			return
+		}
 		if twice.step.Follow != nil {
 			t.Fatalf("%s on a job that was %s: got a second row to follow, want one at most", ev.Kind, j.State())
 		}
@@ -234,7 +324,7 @@ func TestNewsHeardTwiceChangesNothingTheSecondTime(t *testing.T) {
 
 func TestTheOrderOfNewsIsForgottenWhenTriggerDevNamesTheEnd(t *testing.T) {
 	fromEveryState(t, 200, func(t *testing.T, d dice, j Job) {
-		if j.Executor != Trigger || (j.RunID == "" && j.Done()) || !j.Confirmed.IsZero() {
+		if j.Executor != Trigger || j.IsSchedule() || (j.RunID == "" && j.Done()) || !j.Confirmed.IsZero() {
 			return // no run's news changes it
 		}
 		j = drawPolicies(d, j)
@@ -302,15 +392,25 @@ func drawPolicies(d dice, j Job) Job {
 	if d.coin() {
 		j.Retry = &RetryConfig{MaxAttempts: d.IntN(5)}
 	}
+	if j.Recurs() {
+		j.Misfire, j.MisfireLimit = pick(d, "", FireOnce, FireSkip, FireAll), d.IntN(4)
+		j.CronSchedule = pick(d, j.CronSchedule, "* * * * *", "30 2 * * *", "*/10 * * * * *")
+		j.Timezone = pick(d, "UTC", "Europe/Rome", "")
+		if !j.Done() {
+			j = withDue(j, firstDue(j, j.Due))
+		}
+	}
 	return j
 }
 
 func drawEvent(d dice, j Job) Event {
 	words := append(allWords(), word{raw: "LEVITATING"}, word{})
 	ev := Event{
-		Kind:   pick(d, append(requests(), newsKinds()...)...),
-		At:     j.Updated.Add(pick(d, 0, time.Second, 15*time.Second, time.Minute, OrphanAge, -time.Second)),
-		Source: "test", Reason: pick(d, "", "by a user"), Result: drawJSON(d), Random: d.Float64(),
+		Kind:     pick(d, append(requests(), newsKinds()...)...),
+		At:       j.Updated.Add(pick(d, 0, time.Second, 15*time.Second, time.Minute, OrphanAge, -time.Second)),
+		Replaced: d.coin(), CarriedOver: d.coin(), Active: d.coin(), ScheduleID: pick(d, "sched_1", "sched_1", "sched_2", ""),
+		Nominal: pick(d, j.Due, j.Due, dueAfter(j, j.Due), j.Due.Add(-time.Hour), time.Time{}),
+		Source:  "test", Reason: pick(d, "", "by a user"), Result: drawJSON(d), Random: d.Float64(),
 		Lease: Lease{Token: pick(d, "", token, "token two"), Owner: "one", For: hold},
 		Err:   "no route to host", InDoubt: d.coin(), NextTry: second(9000),
 		Key: "job-late", Task: "late-task", KeyProved: d.coin(),
@@ -322,6 +422,9 @@ func drawEvent(d dice, j Job) Event {
 	}
 	if d.coin() {
 		ev.Run.Started, ev.Run.Finished = second(10), second(20)
+	}
+	if j.Recurs() && d.coin() {
+		ev.At = j.Due.Add(pick(d, 0, time.Second, time.Minute, Grace+time.Millisecond, FireGrace, time.Hour, 100*time.Hour, -time.Second))
 	}
 	return ev
 }

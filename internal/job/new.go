@@ -98,7 +98,10 @@ func New(s Spec, at time.Time, uuid string) (j Job, warnings []string, err error
 		Misfire: s.Misfire, MisfireLimit: s.MisfireLimit, FireLocally: s.FireLocally,
 		Created: at, Updated: at,
 	}
-	if j.Recurs() {
+	switch {
+	case j.OnTrigger():
+		j.Due = firstDue(j, later(j.Due, at)) // it makes up for nothing
+	case j.Recurs():
 		j.Due = firstDue(j, j.Due)
 	}
 	j.RemoveAt = j.Due.Add(j.removeDelay())
@@ -235,15 +238,21 @@ func (r *RetryConfig) check() (wrong Problems) {
 
 // triggerWarnings are for what Trigger.dev does not take at trigger time.
 func triggerWarnings(j Job) (warnings []string) {
+	if j.OnTrigger() {
+		return scheduleWarnings(j)
+	}
 	if r := j.Retry; r != nil && (r.MinTimeout != 0 || r.MaxTimeout != 0 || r.Factor != 0 || r.Randomize) {
 		warnings = append(warnings, "retryConfig: only maxAttempts is sent to Trigger.dev; the timing of retries is set in the task's own definition")
 	}
 	if len(j.Labels) > RemoteLabels {
 		warnings = append(warnings, fmt.Sprintf("labels: a run takes 10 tags, so only the first %d labels are sent; all are kept here", RemoteLabels))
 	}
-	if !j.OnTrigger() {
-		return warnings
-	}
+	return warnings
+}
+
+// scheduleWarnings are for what Trigger.dev does otherwise when it fires the job
+// itself.
+func scheduleWarnings(j Job) (warnings []string) {
 	const own = ": Trigger.dev gives the runs of a schedule a payload, options and tags of its own; this is kept on their rows here only. With fireLocally it is sent"
 	for member, given := range map[string]bool{
 		"data": string(j.Data) != "{}", "metadata": string(j.Metadata) != "{}", "labels": len(j.Labels) > 0, "retryConfig": j.Retry != nil,
@@ -251,6 +260,9 @@ func triggerWarnings(j Job) (warnings []string) {
 		if given {
 			warnings = append(warnings, member+own)
 		}
+	}
+	if j.Due.After(firstDue(j, j.Created)) {
+		warnings = append(warnings, "due: Trigger.dev fires a schedule from when it is made; with fireLocally the first run waits for due")
 	}
 	if j.Misfire != "" {
 		warnings = append(warnings, "misfire: Trigger.dev fires the schedule and makes up for nothing; with fireLocally sidejob does as misfire says")
@@ -285,8 +297,10 @@ func Resolve(policy OnConflict, j Job, open []Job) (r Resolution, err error) {
 		switch {
 		case policy == Beside:
 		case old.CancelRequested:
-			if old.OnTrigger() && j.OnTrigger() {
-				r.Cancel = append(r.Cancel, old) // its schedule is carried over, not deleted
+			// A schedule is carried over, not deleted. Of a recurring job, only an
+			// occurrence may be meant by what its host wrote.
+			if old.Recurs() && (!old.OnTrigger() || j.OnTrigger()) {
+				r.Cancel = append(r.Cancel, old)
 			}
 		case policy == ReplaceAll:
 			r.Cancel = append(r.Cancel, old)

@@ -49,6 +49,10 @@ func Next(j Job, ev Event) (Step, error) {
 	case Fired, Scheduled, Drifted, Unscheduled:
 		return Step{Job: j}, nil // news of schedules
 	}
+	return unknown(j, ev)
+}
+
+func unknown(j Job, ev Event) (Step, error) {
 	return Step{Job: j}, fmt.Errorf("unknown event %q", ev.Kind)
 }
 
@@ -76,7 +80,7 @@ func onCancel(j Job, ev Event) Step {
 // settleCanceled ends a job that no run stands behind. An internal job keeps its
 // lease token, so that its holder's next heartbeat still learns of the cancel.
 func settleCanceled(j Job, ev Event) Step {
-	if ev.Kind == Cancel && !j.CancelRequested {
+	if (ev.Kind == Cancel || ev.Kind == End) && !j.CancelRequested {
 		j.CancelReason = ev.Reason
 	}
 	j.CancelRequested = true
@@ -304,7 +308,8 @@ func onRetry(j Job, ev Event) (Step, error) {
 		f.ScheduleRow, f.Paused = 0, false
 	case j.Recurs() || j.ScheduleRow != 0:
 		// One more try of that occurrence, beside those to come.
-		f.CronSchedule, f.Paused, onConflict = "", false, Beside
+		f.CronSchedule, f.Misfire, f.MisfireLimit = "", "", 0
+		f.Paused, onConflict = false, Beside
 	}
 	f.RemoveAt = f.Due.Add(f.removeDelay())
 	return Step{Job: j, Follow: &f, OnConflict: onConflict}, nil

@@ -53,17 +53,28 @@ func (j Job) Frequent() bool {
 	if err != nil || !s.HasSeconds() {
 		return false
 	}
-	first := s.Next(j.Due)
-	return first.Sub(j.Due) < time.Minute || s.Next(first).Sub(first) < time.Minute
+	first := s.Next(j.Due) // the row's own time may be none by the schedule
+	second := s.Next(first)
+	return second.Sub(first) < time.Minute || s.Next(second).Sub(second) < time.Minute
 }
 
 // firstDue is the first nominal time from a time on, that time included.
-func firstDue(j Job, from time.Time) time.Time {
+func firstDue(j Job, from time.Time) time.Time { return dueAfter(j, from.Add(-time.Millisecond)) }
+
+// dueAfter is the first nominal time after a time; the next moment, where the
+// expression is none.
+func dueAfter(j Job, at time.Time) time.Time {
 	s, err := cron.Parse(j.CronSchedule, j.Timezone)
 	if err != nil {
-		return from
+		return at.Add(time.Millisecond)
 	}
-	return s.Next(from.Add(-time.Millisecond))
+	return s.Next(at)
+}
+
+// withDue is the job with another nominal time.
+func withDue(j Job, due time.Time) Job {
+	j.Due, j.RemoveAt = due, due.Add(j.removeDelay())
+	return j
 }
 
 // nextDue is when a recurring job is due after its occurrence of j.Due, by what its
@@ -79,33 +90,39 @@ func nextDue(j Job, at time.Time) (time.Time, error) {
 	return s.Next(later(j.Due, at)), nil
 }
 
+// misfireLimit is from 1 to MaxMisfireLimit, whatever a host wrote into its row.
 func (j Job) misfireLimit() int {
-	if j.MisfireLimit == 0 {
+	if j.MisfireLimit <= 0 {
 		return DefaultMisfireLimit
 	}
-	return j.MisfireLimit
+	return min(j.MisfireLimit, MaxMisfireLimit)
 }
 
-// catchUp is the first nominal time after due of which at most limit have passed. It
-// looks back from now, twice as far each time: as many may have passed as there are
-// seconds in a year.
+// catchUp is the first nominal time after due of which at most limit have passed. As
+// many may have passed as there are seconds in years, so it looks back from now, as
+// far as it takes to find a few more than limit.
 func catchUp(s *cron.Schedule, due, at time.Time, limit int) time.Time {
-	next := s.Next(due)
-	for span := time.Duration(limit) * time.Second; next.Before(at) && span < at.Sub(due); span *= 2 {
-		passed := between(s, at.Add(-span), at)
-		if len(passed) >= limit {
+	if len(between(s, due, at, limit+1)) <= limit {
+		return s.Next(due)
+	}
+	few, many := int64(0), at.Unix()-due.Unix()
+	for span := min(int64(limit), many); ; {
+		passed := between(s, time.Unix(at.Unix()-span, 0), at, 2*limit)
+		switch {
+		case len(passed) < limit:
+			few, span = span, min(2*span, (span+many+1)/2)
+		case len(passed) < 2*limit:
 			return passed[len(passed)-limit]
+		default:
+			many, span = span, (few+span)/2
 		}
 	}
-	if passed := between(s, due, at); len(passed) > limit {
-		return passed[len(passed)-limit]
-	}
-	return next
 }
 
-// between are the nominal times after a time, up to another.
-func between(s *cron.Schedule, after, upTo time.Time) (times []time.Time) {
-	for t := s.Next(after); !t.IsZero() && !t.After(upTo); t = s.Next(t) {
+// between are the nominal times after a time, up to another; the first ones, at most
+// so many.
+func between(s *cron.Schedule, after, upTo time.Time, most int) (times []time.Time) {
+	for t := s.Next(after); !t.IsZero() && !t.After(upTo) && len(times) < most; t = s.Next(t) {
 		times = append(times, t)
 	}
 	return times
@@ -118,17 +135,29 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// skips tells whether the occurrence is to be left out: it has not begun, and it is
-// late by more than Grace or the one after it is due as well.
+// skips tells whether the occurrence is to be left out.
 func (j Job) skips(at time.Time) bool {
+	_, skips := j.skipsTo(at)
+	return skips
+}
+
+// skipsTo tells whether the occurrence is to be left out: it has not begun, and it is
+// late by more than Grace or the one after it is due as well. What may begin instead
+// is the last nominal time that is not late by more than that, else the first to
+// come. One whose expression is none begins late: there is nothing to move on to.
+func (j Job) skipsTo(at time.Time) (due time.Time, skips bool) {
 	if !j.Recurs() || j.Misfire != FireSkip || !j.Started.IsZero() || !j.Due.Before(at) {
-		return false
-	}
-	if at.Sub(j.Due) > Grace {
-		return true
+		return time.Time{}, false
 	}
 	s, err := cron.Parse(j.CronSchedule, j.Timezone)
-	return err == nil && !s.Next(j.Due).After(at)
+	if err != nil || at.Sub(j.Due) <= Grace && s.Next(j.Due).After(at) {
+		return time.Time{}, false
+	}
+	bound := at.Add(-Grace - time.Millisecond)
+	if begins := between(s, later(j.Due, bound), at, 1+int(Grace/time.Second)); len(begins) > 0 {
+		return begins[len(begins)-1], true
+	}
+	return s.Next(at), true
 }
 
 // nextOccurrence is the row that follows an occurrence of an internal job, however
@@ -155,7 +184,7 @@ func onEnd(j Job, ev Event) (Step, error) {
 	case j.IsSchedule():
 		return cancelSchedule(j, ev), nil
 	case j.LeaseToken != "":
-		j.LastOccurrence = true
+		j.LastOccurrence, j.Paused = true, false
 		return changed(j, ev), nil
 	}
 	return settleCanceled(j, ev), nil
@@ -171,10 +200,10 @@ func onPause(j Job, ev Event) (Step, error) {
 	case j.Paused == pause:
 		return Step{Job: j}, nil
 	}
-	j.Paused = pause
+	j.Paused, j.Missed = pause, time.Time{}
 	if j.OnTrigger() {
 		j.ScheduleSettled, j.NextTry = false, time.Time{}
-		j.Due, j.Missed = firstDue(j, ev.At), time.Time{}
+		j = withDue(j, firstDue(j, later(j.Due, ev.At)))
 	}
 	return changed(j, ev), nil
 }
@@ -183,21 +212,34 @@ func onPause(j Job, ev Event) (Step, error) {
 // policy says. Of a schedule that Trigger.dev fires, who brings the news has asked
 // there.
 func onMissed(j Job, ev Event) Step {
+	due, skips := j.skipsTo(ev.At)
 	switch {
 	case !j.Recurs() || j.Done() || j.CancelRequested || j.Paused || j.LeaseToken != "" || !j.Started.IsZero():
 		return Step{Job: j}
 	case j.OnTrigger():
 		return missedThere(j, ev)
-	case j.skips(ev.At):
-		due, err := nextDue(j, ev.At)
-		if err != nil {
-			return Step{Job: j}
-		}
-		j.Due, j.RemoveAt, j.Missed = due, due.Add(j.removeDelay()), time.Time{}
+	case skips:
+		j = withDue(j, due)
+		j.Missed = time.Time{}
 		return changed(j, ev)
-	case !j.Missed.IsZero() || ev.At.Sub(j.Due) <= Grace:
+	}
+	is := withinLimit(j, ev.At)
+	if j.Missed.IsZero() && ev.At.Sub(j.Due) > Grace {
+		is.Missed = ev.At
+	}
+	if is.Due.Equal(j.Due) && is.Missed.Equal(j.Missed) {
 		return Step{Job: j}
 	}
-	j.Missed = ev.At
-	return changed(j, ev)
+	return changed(is, ev)
+}
+
+// withinLimit leaves out what misfire all does not make up for: but for the latest
+// ones, nominal times that have passed.
+func withinLimit(j Job, at time.Time) Job {
+	s, err := cron.Parse(j.CronSchedule, j.Timezone)
+	limit := j.misfireLimit()
+	if err != nil || j.Misfire != FireAll || len(between(s, j.Due, at, limit)) < limit {
+		return j
+	}
+	return withDue(j, catchUp(s, j.Due, at, limit))
 }

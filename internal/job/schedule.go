@@ -18,25 +18,33 @@ func nextSchedule(j Job, ev Event) (Step, error) {
 		return onRetry(j, ev)
 	case Claim, Renew, Complete, Fail, Release:
 		return refuse(j, ev, "Trigger.dev executes it")
-	}
-	if j.Done() {
-		return Step{Job: j}, nil
-	}
-	switch ev.Kind {
 	case Fired:
 		return onFired(j, ev), nil
-	case Scheduled:
-		return onScheduled(j, ev), nil
-	case Drifted:
-		return onDrifted(j, ev), nil
-	case Unscheduled:
-		return onUnscheduled(j, ev), nil
-	case Refused:
-		return onRefused(j, ev), nil
-	case Unreached:
-		return onUnreachedSchedule(j, ev), nil
+	case Scheduled, Drifted, Unscheduled, Refused, Unreached:
+		return onAnswer(j, ev), nil
+	case Submitted, Stopping, Told, Seen, Missing, LeaseLost:
+		return Step{Job: j}, nil // news of runs
 	}
-	return Step{Job: j}, nil // news of a run
+	return unknown(j, ev)
+}
+
+// onAnswer takes what Trigger.dev says of its schedule. One that sidejob fires has
+// none there.
+func onAnswer(j Job, ev Event) Step {
+	if j.Done() || j.FireLocally || ev.Kind == Refused && !j.Owes() {
+		return Step{Job: j}
+	}
+	switch ev.Kind {
+	case Scheduled:
+		return onScheduled(j, ev)
+	case Drifted:
+		return onDrifted(j, ev)
+	case Unscheduled:
+		return onUnscheduled(j, ev)
+	case Refused:
+		return onRefused(j, ev)
+	}
+	return onUnreachedSchedule(j, ev)
 }
 
 // cancelSchedule ends what Trigger.dev cannot know of, and what another row carries
@@ -45,7 +53,7 @@ func cancelSchedule(j Job, ev Event) Step {
 	switch {
 	case j.Done():
 		return Step{Job: j}
-	case j.FireLocally || j.SentAt.IsZero() || ev.CarriedOver:
+	case j.FireLocally || ev.CarriedOver || j.SentAt.IsZero() && j.ScheduleID == "":
 		return settleCanceled(j, ev)
 	case j.CancelRequested:
 		return Step{Job: j}
@@ -57,7 +65,7 @@ func cancelSchedule(j Job, ev Event) Step {
 // onSendSchedule holds the row while the schedule on Trigger.dev is made as it says.
 func onSendSchedule(j Job, ev Event) (Step, error) {
 	switch {
-	case !j.Owes():
+	case j.FireLocally || !j.Owes():
 		return refuse(j, ev, "it owes Trigger.dev nothing")
 	case j.leased(ev.At):
 		return refuse(j, ev, "another call is under way")
@@ -78,8 +86,14 @@ func onSendSchedule(j Job, ev Event) (Step, error) {
 // onScheduled takes over what Trigger.dev has made. A row that was paused, resumed or
 // canceled meanwhile is still owed its change.
 func onScheduled(j Job, ev Event) Step {
+	if ev.ScheduleID == "" {
+		return Step{Job: j}
+	}
 	before := j
 	j.ScheduleID = ev.ScheduleID
+	if j.SentAt.IsZero() {
+		j.SentAt = ev.At
+	}
 	if ev.Run.Environment != "" {
 		j.Environment = ev.Run.Environment
 	}
@@ -93,7 +107,7 @@ func onScheduled(j Job, ev Event) Step {
 }
 
 func onDrifted(j Job, ev Event) Step {
-	if !j.OnTrigger() || !j.ScheduleSettled {
+	if !j.ScheduleSettled {
 		return Step{Job: j}
 	}
 	j.ScheduleSettled, j.NextTry = false, time.Time{}
@@ -102,13 +116,13 @@ func onDrifted(j Job, ev Event) Step {
 
 // onUnscheduled settles a cancel; else the schedule is made anew.
 func onUnscheduled(j Job, ev Event) Step {
-	if j.FireLocally {
+	switch {
+	case j.CancelRequested:
+		return settleCanceled(withoutLease(j), ev)
+	case j.ScheduleID == "" && !j.ScheduleSettled && j.LeaseToken == "":
 		return Step{Job: j}
 	}
 	j = withoutLease(j)
-	if j.CancelRequested {
-		return settleCanceled(j, ev)
-	}
 	j.ScheduleID, j.ScheduleSettled, j.NextTry = "", false, time.Time{}
 	return changed(j, ev)
 }
@@ -134,31 +148,35 @@ func onFired(j Job, ev Event) Step {
 	if !j.FireLocally {
 		return firedThere(j, ev)
 	}
-	if j.Paused || ev.At.Before(j.Due) || j.skips(ev.At) {
+	if j.Done() || j.CancelRequested || j.Paused || ev.At.Before(j.Due) || j.skips(ev.At) {
 		return Step{Job: j}
 	}
 	due, err := nextDue(j, ev.At)
 	if err != nil {
+		j.TriggerStatus = Failed
 		return end(j, ev, ev.At, false, marshal(map[string]any{"error": err.Error()}))
 	}
 	f := occurrence(j, ev, j.Due)
 	f.IdempotencyKey = ev.Key
-	j.Due, j.Missed, j.RemoveAt = due, time.Time{}, due.Add(j.removeDelay())
+	j = withDue(j, due)
+	j.Missed = time.Time{}
 	step := quiet(j, ev)
 	step.Follow, step.OnConflict = &f, Beside
 	return step
 }
 
-// firedThere writes down a run that Trigger.dev has made. Whether it is known already
-// is the store's to see: a run has one row.
+// firedThere writes down a run that Trigger.dev has made, also one that is heard of
+// late: after the schedule was ended, or reported to have missed that time. Whether
+// the run is known already is the store's to see: a run has one row.
 func firedThere(j Job, ev Event) Step {
 	if ev.Run.ID == "" || ev.Nominal.IsZero() {
 		return Step{Job: j}
 	}
 	step := Step{Job: j}
-	if !ev.Nominal.Before(j.Due) {
-		j.Due, j.Missed = firstDue(j, ev.Nominal.Add(time.Second)), time.Time{}
-		j.RemoveAt = j.Due.Add(j.removeDelay())
+	due := dueAfter(j, ev.Nominal)
+	if !j.Done() && (due.After(j.Due) || due.Equal(j.Due) && !j.Missed.IsZero()) {
+		j = withDue(j, due)
+		j.Missed = time.Time{}
 		step = quiet(j, ev)
 	}
 	f := occurrence(j, ev, ev.Nominal)
@@ -179,8 +197,7 @@ func missedThere(j Job, ev Event) Step {
 		return Step{Job: j}
 	}
 	first := j.Missed.IsZero()
-	j.Due = firstDue(j, horizon.Add(time.Second))
-	j.RemoveAt = j.Due.Add(j.removeDelay())
+	j = withDue(j, dueAfter(j, horizon))
 	if !first {
 		return quiet(j, ev)
 	}

@@ -19,7 +19,10 @@ const transitionsLegend = `Each row is a state, each column something that happe
 the job is in afterwards. Blank: nothing changes. ` + "`·`" + `: the state stays, the row notes
 something. refused: the request is answered with an error. new: a row is made beside
 this one. END is COMPLETED, FAILED or CANCELED, and the state of that name. What a
-worker does (claim to release) is refused on a Trigger.dev job.
+worker does (claim to release) is refused on a Trigger.dev job. Of a recurring internal
+job the row is one occurrence, and the new row the next one; of a recurring Trigger.dev
+job the row is the schedule, and the new row a run of it. A schedule that was never sent
+to Trigger.dev is canceled at once.
 `
 
 // column is something that happens to jobs. with gives the job a property that
@@ -36,6 +39,11 @@ func TestTransitionTable(t *testing.T) {
 	writeTable(t, &text, "Trigger.dev jobs, as sidejob and its callers act on them", triggerSamples(t), sidejobColumns())
 	writeTable(t, &text, "Trigger.dev jobs, as Trigger.dev speaks of the run", triggerSamples(t), remoteColumns())
 	writeTable(t, &text, "Internal jobs", internalSamples(t), internalColumns())
+	writeTable(t, &text, "Recurring internal jobs", recurringSamples(t), recurringColumns())
+	schedules := scheduleSamples(t)
+	schedules[0].job = after(t, schedules[0].job, send(), unreached(true))
+	writeTable(t, &text, "Schedules on Trigger.dev", schedules, scheduleColumns())
+	writeTable(t, &text, "Schedules of Trigger.dev jobs that sidejob fires", localSamples(t), localColumns())
 	if *update {
 		if err := os.WriteFile(transitionsFile, []byte(text.String()), 0o644); err != nil {
 			t.Fatal(err)
@@ -102,6 +110,62 @@ func internalColumns() []column {
 		{head: "lost too often", events: late, with: func(j *Job) { j.Attempt = MaxLostLeases }},
 		one("cancel", cancel("by a user")),
 		one("retry", Event{Kind: Retry}),
+	}
+}
+
+func recurringColumns() []column {
+	late := func(j Job) []Event { return []Event{at(j.Due.Add(2*Grace), missed())} }
+	lost := func(j Job) []Event { return []Event{at(j.Updated.Add(hold), leaseLost())} }
+	return []column{
+		one("claim", claim()),
+		one("release", release()),
+		one("complete", complete(`1`)),
+		one("fail", failure(`"no"`)),
+		{head: "lost too often", events: lost, with: func(j *Job) { j.Attempt = MaxLostLeases }},
+		one("cancel", cancel("by a user")),
+		one("end", ended("by a user")),
+		one("pause", pause()),
+		one("resume", resume()),
+		{head: "missed", events: late},
+		one("retry", Event{Kind: Retry}),
+	}
+}
+
+func scheduleColumns() []column {
+	late := func(j Job) []Event { return []Event{at(j.Due.Add(FireGrace), missed())} }
+	run := func(j Job) []Event { return []Event{fired("run_9", j.Due)} }
+	replaced := cancel(ReplacedReason)
+	replaced.Replaced, replaced.CarriedOver = true, true
+	return []column{
+		one("cancel", cancel("by a user")),
+		one("cancel, carried over", replaced),
+		one("end", ended("by a user")),
+		one("pause", pause()),
+		one("resume", resume()),
+		one("send", send()),
+		one("scheduled", scheduled(true)),
+		one("scheduled, not active", scheduled(false)),
+		one("drifted", drifted()),
+		one("unscheduled", unscheduled()),
+		one("refused", rejected()),
+		one("unreached, in doubt", unreached(true)),
+		{head: "fired", events: run},
+		{head: "missed", events: late},
+		one("retry", Event{Kind: Retry, Key: "job-again"}),
+	}
+}
+
+func localColumns() []column {
+	late := func(j Job) []Event { return []Event{at(j.Due.Add(2*Grace), missed())} }
+	run := func(j Job) []Event { return []Event{at(j.Due, fire())} }
+	return []column{
+		one("cancel", cancel("by a user")),
+		one("end", ended("by a user")),
+		one("pause", pause()),
+		one("resume", resume()),
+		{head: "fired", events: run},
+		{head: "missed", events: late},
+		one("retry", Event{Kind: Retry, Key: "job-again"}),
 	}
 }
 
