@@ -41,16 +41,22 @@ const (
 
 // routes is every call of the private listener.
 func (a *api) routes(h huma.API) {
-	const jobs, triggerDev, server = "Jobs", "Trigger.dev", "Server"
-	post(h, jobs, "/api/jobs", "Schedule a job", http.StatusCreated, a.schedule)
-	post(h, jobs, "/api/jobs/batch", "Schedule up to 1000 jobs", http.StatusOK, a.scheduleBatch)
+	const jobs, worker, triggerDev, server = "Jobs", "Workers", "Trigger.dev", "Server"
+	post(h, jobs, "/api/jobs", "Schedule a job", http.StatusCreated, whileOpen(a, a.schedule))
+	post(h, jobs, "/api/jobs/batch", "Schedule up to 1000 jobs", http.StatusOK, whileOpen(a, a.scheduleBatch))
 	get(h, jobs, "/api/jobs/{id}", "Read a job, or wait until it has finished", a.getJob)
 	get(h, jobs, "/api/jobs", "List jobs", a.listJobs)
 	get(h, jobs, "/api/jobs/count", "Count jobs", a.countJobs)
 	get(h, jobs, "/api/jobs/{id}/events", "Read the history of a job, oldest first", a.jobEvents)
 	post(h, jobs, "/api/jobs/{id}/cancel", "Cancel a job", http.StatusOK, a.cancelJob)
-	post(h, jobs, "/api/jobs/{id}/retry", "Make a new job from one that has ended", http.StatusCreated, a.retryJob)
+	post(h, jobs, "/api/jobs/{id}/retry", "Make a new job from one that has ended", http.StatusCreated, whileOpen(a, a.retryJob))
 	post(h, jobs, "/api/jobs/cleanup", "Remove finished jobs whose time is past", http.StatusOK, a.cleanup)
+	post(h, worker, "/api/worker/claim", "Take internal jobs that are due, or wait for some", http.StatusOK, whileOpen(a, a.claimJobs))
+	post(h, worker, "/api/jobs/{id}/start", "Take this one internal job", http.StatusOK, whileOpen(a, a.startJob))
+	post(h, worker, "/api/jobs/{id}/heartbeat", "Extend the lease, and hear whether the job is canceled", http.StatusOK, a.heartbeat)
+	post(h, worker, "/api/jobs/{id}/complete", "End an internal job well", http.StatusOK, a.completeJob)
+	post(h, worker, "/api/jobs/{id}/fail", "End a try of an internal job badly", http.StatusOK, a.failJob)
+	post(h, worker, "/api/jobs/{id}/release", "Give an internal job back unharmed", http.StatusOK, a.releaseJob)
 	post(h, triggerDev, "/api/reconcile", "Compare all unfinished jobs with Trigger.dev", http.StatusOK, a.reconcile)
 	post(h, triggerDev, "/api/sync", "Ask Trigger.dev about the active jobs", http.StatusOK, a.sync)
 	get(h, server, "/api/registry", "Read the job registry", a.getRegistry)
@@ -234,10 +240,6 @@ func (a *api) cleanup(ctx context.Context, in *struct {
 	}
 	removed, err := removeAll(ctx, a.store, exclude)
 	return &bodyOutput[removedView]{removedView{removed}}, a.problem(err)
-}
-
-type removedView struct {
-	Removed int64 `json:"removed"`
 }
 
 func (a *api) reconcile(ctx context.Context, in *struct {

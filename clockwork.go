@@ -18,10 +18,15 @@ type clockwork struct {
 	store Store
 	log   *slog.Logger
 	fired func() // a run is to be sent
+	lost  func() // a worker has not been heard of in time
 }
 
 // ripeAtOnce bounds how many rows of a kind are read at once.
 const ripeAtOnce = 200
+
+// clockRest bounds how often the rows are read while workers take many jobs, each of
+// which brings a lease.
+const clockRest = 50 * time.Millisecond
 
 // run goes on until ctx ends.
 func (c *clockwork) run(ctx context.Context) {
@@ -29,13 +34,11 @@ func (c *clockwork) run(ctx context.Context) {
 	defer stop()
 	for ctx.Err() == nil {
 		next := c.strike(ctx)
-		timer := time.NewTimer(time.Until(next))
-		select {
-		case <-changed:
-		case <-timer.C:
-		case <-ctx.Done():
+		rested := now().Add(clockRest)
+		waitUntil(ctx, next, changed)
+		if rested.Before(next) {
+			waitUntil(ctx, rested, nil)
 		}
-		timer.Stop()
 	}
 }
 
@@ -76,6 +79,10 @@ func (c *clockwork) happen(ctx context.Context, r RipeRow, at time.Time) (moved 
 			return false
 		}
 		moved = moved || step.Changed
+		if kind == job.LeaseLost && step.Changed {
+			c.lost()
+			c.log.Info("a worker's lease has run out", "job", r.ID, "attempt", step.Job.Attempt, "state", step.Job.State())
+		}
 		if kind == job.Missed && step.Changed {
 			c.log.Warn("a recurring job has not begun in time", "job", r.ID, "tag", step.Job.Tag, "misfire", step.Job.Misfire)
 		}

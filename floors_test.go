@@ -28,6 +28,7 @@ func floors() [][]string {
 		{"trigger_health.go"},  // does Trigger.dev answer
 		{"trigger.go"},         // a job and a run
 		{"outbox.go", "outbox_restore.go", "poller.go"}, // tell, and ask
+		{"worker.go"},    // take jobs, and carry out the built-in ones
 		{"clockwork.go"}, // what the clock alone brings about
 		{"problem.go"},   // an error and a status
 		{"metrics.go"},   // how are we
@@ -37,7 +38,7 @@ func floors() [][]string {
 		{"schedule.go"},                           // what runs how often
 		{"api_job.go"},                            // a job as callers see it
 		{"registry.go"},                           // jobs by name
-		{"api.go", "api_schedule.go", "api_list.go", "api_once.go", "api_guard.go", "api_openapi.go"}, // the private listener
+		{"api.go", "api_schedule.go", "api_worker.go", "api_list.go", "api_once.go", "api_guard.go", "api_openapi.go"}, // the private listener
 		{"serve.go"},               // all of it, started and stopped
 		{"cli"},                    // the commands that call a server
 		{"selftest_disk_linux.go"}, // a disk to fill

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,7 +26,7 @@ type serveFlags struct {
 	AllowedHost   []string      `env:"SIDEJOB_ALLOWED_HOST" placeholder:"NAME" help:"Further names under which the private API may be called."`
 	Registry      string        `env:"SIDEJOB_REGISTRY" placeholder:"FILE" help:"The job registry, a JSON file."`
 	SyncInterval  time.Duration `env:"SIDEJOB_SYNC_INTERVAL" default:"5m" help:"The slowest polling period."`
-	DrainTimeout  time.Duration `env:"SIDEJOB_DRAIN_TIMEOUT" default:"25s" help:"After SIGTERM, how long sends under way are waited for."`
+	DrainTimeout  time.Duration `env:"SIDEJOB_DRAIN_TIMEOUT" default:"25s" help:"After SIGTERM, how long workers that hold jobs and sends under way are waited for."`
 	WorkerCount   string        `env:"WORKER_COUNT" default:"1" help:"Workers for built-in types: a number, or cpus."`
 	Failpoint     string        `env:"SIDEJOB_FAILPOINT" hidden:"" help:"For selftest: die there."`
 	logFlags      `embed:""`
@@ -43,8 +44,9 @@ func (f serveFlags) config(env environment) (config, error) {
 	if f.DrainTimeout < 0 {
 		return config{}, usage(errors.New("--drain-timeout: is negative"))
 	}
-	if n, err := strconv.Atoi(f.WorkerCount); f.WorkerCount != "cpus" && (err != nil || n < 0) {
-		return config{}, usage(fmt.Errorf("--worker-count: is %q; it is a number or cpus", f.WorkerCount))
+	workers, err := f.workers()
+	if err != nil {
+		return config{}, usage(err)
 	}
 	database, err := env.secret("DATABASE_URL")
 	if err != nil {
@@ -63,9 +65,24 @@ func (f serveFlags) config(env environment) (config, error) {
 	}
 	return config{
 		failpoint: point, database: database, registry: reg, hosts: f.hosts(), syncEvery: f.SyncInterval, drain: f.DrainTimeout,
+		workers: workers,
 		secrets: readSecrets(secrets),
 	}, nil
 }
+
+// workers is how many carry out built-in types.
+func (f serveFlags) workers() (int, error) {
+	if f.WorkerCount == "cpus" {
+		return runtime.NumCPU(), nil
+	}
+	n, err := strconv.Atoi(f.WorkerCount)
+	if err != nil || n < 0 || n > maxWorkers {
+		return 0, fmt.Errorf("--worker-count: is %q; it is a number up to %d, or cpus", f.WorkerCount, maxWorkers)
+	}
+	return n, nil
+}
+
+const maxWorkers = 1000
 
 // hosts are the names of the private listener. One that listens everywhere has no
 // name of its own.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -117,6 +118,14 @@ func age(at, then time.Time) int64 {
 	return at.Sub(then).Milliseconds()
 }
 
+// claimed counts jobs that were handed to workers.
+func (h *health) claimed(jobs int) {
+	h.set.GetOrCreateCounter("sidejob_claims_total").Add(jobs)
+}
+
+// leaseLost counts a lease that ran out before its worker was done.
+func (h *health) leaseLost() { h.set.GetOrCreateCounter("sidejob_lease_lost_total").Inc() }
+
 // unknownStatus counts a word that this sidejob does not know.
 func (h *health) unknownStatus(string) {
 	h.set.GetOrCreateCounter("sidejob_unknown_status_total").Inc()
@@ -147,7 +156,8 @@ func oneIf(yes bool) int {
 // when it is asked for.
 func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
 	view, err := h.stats(r.Context())
-	if err != nil {
+	leases, _, uncounted := h.store.Leases(r.Context(), now())
+	if err := cmp.Or(err, uncounted); err != nil {
 		writeProblem(w, problemOf(err))
 		return
 	}
@@ -162,6 +172,9 @@ func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "sidejob_cancels_pending %d\nsidejob_sync_lag_seconds %g\n", view.CancelsPending, float64(view.SyncLagMs)/1000)
 	fmt.Fprintf(w, "sidejob_trigger_up %d\nsidejob_breaker_open %d\nsidejob_uptime_seconds %g\n", up, paused, float64(view.UptimeMs)/1000)
 	fmt.Fprintf(w, "sidejob_build_info{version=%q} 1\n", version())
-	h.set.GetOrCreateCounter("sidejob_unknown_status_total")
+	fmt.Fprintf(w, "sidejob_leases_held %d\n", leases)
+	for _, counter := range []string{"sidejob_claims_total", "sidejob_lease_lost_total", "sidejob_unknown_status_total"} {
+		h.set.GetOrCreateCounter(counter)
+	}
 	h.set.WritePrometheus(w)
 }

@@ -17,16 +17,11 @@ type periodic struct {
 }
 
 // periodics is the whole list. A run that outlasts its period delays the next one.
-func periodics(store Store, r *reconciler, syncEvery time.Duration, log *slog.Logger) []periodic {
+func periodics(r *reconciler, syncEvery time.Duration, log *slog.Logger) []periodic {
 	return []periodic{
 		{"sync with trigger.dev", syncEvery, func(ctx context.Context) {
 			if _, err := r.sync(ctx); err != nil {
 				log.Error("sync failed", "err", err)
-			}
-		}},
-		{"remove old jobs", time.Hour, func(ctx context.Context) {
-			if n, err := removeAll(ctx, store, nil); err != nil {
-				log.Error("cannot remove old jobs", "removed", n, "err", err)
 			}
 		}},
 	}
@@ -47,18 +42,4 @@ func startPeriodics(ctx context.Context, list []periodic) (stop func() error, er
 	}
 	s.Start()
 	return s.Shutdown, nil
-}
-
-// removeBatch bounds how long a removal holds up other writes.
-const removeBatch = 500
-
-// removeAll removes every finished job whose time is past, a batch at a time.
-func removeAll(ctx context.Context, store Store, exclude []int64) (removed int64, err error) {
-	for at := now(); ; {
-		n, err := store.Remove(ctx, at, exclude, removeBatch)
-		removed += n
-		if err != nil || n < removeBatch {
-			return removed, err
-		}
-	}
 }

@@ -23,6 +23,7 @@ type config struct {
 	hosts      []string // names of the private listener, beside loopback
 	syncEvery  time.Duration
 	drain      time.Duration
+	workers    int // for the built-in types
 	triggerOn  bool
 	triggerURL string
 	runsURL    string // where a run is shown, before its id; "" when nobody knows
@@ -46,6 +47,7 @@ type server struct {
 	reconciler *reconciler
 	follower   *follower
 	clockwork  *clockwork
+	workers    *workers
 	private    http.Handler
 	public     http.Handler
 
@@ -68,7 +70,10 @@ func newServer(ctx context.Context, cfg config, log *slog.Logger) (*server, erro
 	s := &server{cfg: cfg, log: log, store: store, sent: make(chan struct{})}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.stopped, s.stop = context.WithCancel(context.Background())
-	if err := s.assemble(); err != nil {
+	if err = s.assemble(); err == nil {
+		err = s.workers.order(ctx)
+	}
+	if err != nil {
 		s.drain()
 		s.stop()
 		return nil, errors.Join(err, store.Close())
@@ -115,7 +120,8 @@ func (s *server) assemble() error {
 	s.outbox.submitted, s.outbox.failpoint = s.poller.watch, s.cfg.failpoint
 	s.reconciler = newReconciler(s.store, a, s.outbox, s.poller, category(s.log, "trigger-reconcile"))
 	s.follower = &follower{store: s.store, adapter: a, poller: s.poller, log: category(s.log, "trigger-reconcile")}
-	s.clockwork = &clockwork{store: s.store, log: category(s.log, "schedule"), fired: s.outbox.nudge}
+	s.clockwork = &clockwork{store: s.store, log: category(s.log, "schedule"), fired: s.outbox.nudge, lost: h.leaseLost}
+	s.workers = &workers{store: s.store, log: category(s.log, "worker"), count: s.cfg.workers, do: builtins(s.store), claimed: h.claimed}
 	h.runsURL = s.cfg.runsURL
 	h.reconcile = func() bool { return a == nil || s.reconciler.started.Load() }
 	hook := &webhook{store: s.store, adapter: a, poller: s.poller, secrets: s.cfg.secrets, log: category(s.log, "trigger-webhook"), failpoint: s.cfg.failpoint}
@@ -157,12 +163,13 @@ func (s *server) start() (err error) {
 		s.outbox.run(s.stopped, s.draining)
 	})
 	s.work.Go(func() { s.clockwork.run(s.draining) })
+	s.work.Go(func() { s.workers.run(s.draining) })
 	if s.cfg.triggerOn {
 		s.work.Go(func() { s.poller.run(s.draining) })
 		s.work.Go(func() { s.follower.run(s.draining) })
 		s.work.Go(s.firstReconcile)
 	}
-	s.stopPeriodics, err = startPeriodics(s.draining, periodics(s.store, s.reconciler, s.cfg.syncEvery, category(s.log, "schedule")))
+	s.stopPeriodics, err = startPeriodics(s.draining, periodics(s.reconciler, s.cfg.syncEvery, category(s.log, "schedule")))
 	return err
 }
 
@@ -188,8 +195,8 @@ func (s *server) serve(l net.Listener, handler http.Handler) {
 }
 
 // shutdown ends the server in the reverse order of its start: nothing new is begun,
-// long polls end, sends under way are finished within the drain timeout, and the
-// database is closed last.
+// long polls end, the API goes on while sends are under way or workers hold jobs, at
+// most for the drain timeout, and the database is closed last.
 func (s *server) shutdown() error {
 	deadline, cancel := context.WithTimeout(context.Background(), s.cfg.drain)
 	defer cancel()
@@ -203,6 +210,7 @@ func (s *server) shutdown() error {
 	case <-deadline.Done():
 		s.log.Warn("sends under way were cut off; they are settled at the next start", "category", "server")
 	}
+	s.awaitLeases(deadline)
 	for _, srv := range s.listeners {
 		if err := srv.Shutdown(deadline); err != nil {
 			errs = append(errs, srv.Close())
@@ -212,6 +220,28 @@ func (s *server) shutdown() error {
 	s.work.Wait()
 	s.serving.Wait()
 	return errors.Join(append(errs, s.store.Close())...)
+}
+
+// awaitLeases waits until no worker holds a job any more. A lease that has run out is
+// lost at the next start.
+func (s *server) awaitLeases(deadline context.Context) {
+	log := category(s.log, "server")
+	changed, stop := s.store.Watch(everyJob)
+	defer stop()
+	for {
+		held, until, err := s.store.Leases(context.WithoutCancel(deadline), now())
+		switch {
+		case err != nil:
+			log.Error("cannot see whether workers hold jobs", "err", err)
+			return
+		case held == 0:
+			return
+		case deadline.Err() != nil:
+			log.Warn("workers still hold jobs; what they say of them is for the next start to hear", "leases", held)
+			return
+		}
+		waitUntil(deadline, until, changed)
+	}
 }
 
 // addressOf is a server's address as people type it.

@@ -59,11 +59,15 @@ type Store interface {
 	Asked(ctx context.Context, after int64, limit int, orphans bool) ([]job.Job, error)
 
 	// Claim hands out due internal jobs that nobody holds, soonest due first, then by
-	// id, each with a lease and a token of its own. No job is handed out twice.
+	// id, each with a lease and a token of its own. No job is handed out twice. A claim
+	// of one job is answered like any other request: ErrNotFound; job.ErrRefused.
 	Claim(ctx context.Context, c Claim) ([]job.Job, error)
 	// NextClaimable returns when the next job that the claim could take becomes due
 	// after its time; zero when there is none.
 	NextClaimable(ctx context.Context, c Claim) (time.Time, error)
+	// Leases counts the workers' leases that have not run out at that time, and says
+	// when the last of them will.
+	Leases(ctx context.Context, at time.Time) (held int64, until time.Time, err error)
 	// Ripe returns what the clock alone makes happen by that time, at most limit of
 	// each kind: leases that have run out, schedules to be fired here, occurrences
 	// that have not begun; and when there is more.

@@ -21,16 +21,22 @@ func (s *sqlStore) Claim(ctx context.Context, c Claim) (jobs []job.Job, err erro
 }
 
 func (c *changeset) claim(ctx context.Context, want Claim) ([]job.Job, error) {
-	jobs := []job.Job{}
+	if want.ID != 0 {
+		return c.claimNamed(ctx, want)
+	}
+	jobs, refused := []job.Job{}, map[int64]bool{}
 	for len(jobs) < want.Limit {
-		found, err := c.claimable(ctx, want, want.Limit-len(jobs))
+		rest := want.Limit - len(jobs)
+		found, err := c.claimable(ctx, want, rest+len(refused))
+		found = slices.DeleteFunc(found, func(j job.Job) bool { return refused[j.ID] })
 		if err != nil || len(found) == 0 {
 			return jobs, err
 		}
-		for _, j := range found {
+		for _, j := range found[:min(rest, len(found))] {
 			j, err := c.claimOne(ctx, j, want)
 			if errors.Is(err, job.ErrRefused) {
-				continue // it was put off: its time has passed, and it skips
+				refused[j.ID] = true // such as one that skips: its time has passed
+				continue
 			}
 			if err != nil {
 				return nil, err
@@ -39,6 +45,17 @@ func (c *changeset) claim(ctx context.Context, want Claim) ([]job.Job, error) {
 		}
 	}
 	return jobs, nil
+}
+
+func (c *changeset) claimNamed(ctx context.Context, want Claim) ([]job.Job, error) {
+	j, err := c.get(ctx, c.tx, want.ID, c.dialect.forUpdate)
+	if err != nil {
+		return nil, err
+	}
+	if j, err = c.claimOne(ctx, j, want); err != nil {
+		return nil, err
+	}
+	return []job.Job{j}, nil
 }
 
 // claimOne gives the row a token of its own. A recurring one is first told what the
@@ -61,9 +78,6 @@ func (c *changeset) claimable(ctx context.Context, want Claim, limit int) (jobs 
 	const ripe = free + " AND due <= $1 AND next_try_at <= $1"
 	at := c.dialect.time(want.At)
 	order := fmt.Sprintf(" ORDER BY due, id LIMIT %d", limit) + c.dialect.skipLocked
-	if want.ID != 0 {
-		return c.selectJobs(ctx, c.tx, "WHERE "+ripe+" AND id = $2"+order, at, want.ID)
-	}
 	if len(want.Types) == 0 {
 		not, args := notTypes(want.NotTypes, []any{at})
 		return c.selectJobs(ctx, c.tx, "WHERE "+ripe+not+order, args...)
@@ -97,26 +111,38 @@ func notTypes(types []string, args []any) (condition string, all []any) {
 	return text.String(), args
 }
 
-// NextClaimable is documented at Store.
+// NextClaimable is documented at Store. Like claimable it reads type by type.
 func (s *sqlStore) NextClaimable(ctx context.Context, c Claim) (next time.Time, err error) {
-	args := []any{s.dialect.time(c.At)}
-	types, args := notTypes(c.NotTypes, args)
+	not, args := notTypes(c.NotTypes, []any{s.dialect.time(c.At)})
+	types := []string{not}
 	if len(c.Types) > 0 {
-		marks := make([]string, len(c.Types))
-		for i, t := range c.Types {
+		types, args = nil, args[:1]
+		for _, t := range c.Types {
 			args = append(args, t)
-			marks[i] = fmt.Sprintf("$%d", len(args))
+			types = append(types, fmt.Sprintf(" AND type = $%d", len(args)))
 		}
-		types = " AND type IN (" + strings.Join(marks, ", ") + ")"
 	}
-	err = s.db.QueryRowContext(ctx, `
-		SELECT MIN(at) FROM (
-			SELECT MIN(due) AS at FROM worker_jobs WHERE `+free+` AND due > $1`+types+`
-			UNION ALL
-			SELECT MIN(next_try_at) FROM worker_jobs WHERE `+free+` AND next_try_at > 0 AND next_try_at > $1`+types+`) AS later`,
-		args...).Scan(s.dialect.timeColumn(&next))
+	var times []string
+	for _, of := range types {
+		times = append(times,
+			"SELECT MIN(due) AS at FROM worker_jobs WHERE "+free+" AND due > $1"+of,
+			"SELECT MIN(next_try_at) FROM worker_jobs WHERE "+free+" AND next_try_at > 0 AND next_try_at > $1"+of)
+	}
+	err = s.db.QueryRowContext(ctx, "SELECT MIN(at) FROM ("+strings.Join(times, " UNION ALL ")+") AS later", args...).Scan(s.dialect.timeColumn(&next))
 	if err != nil {
 		return next, fmt.Errorf("read when the next job may be claimed: %w", err)
 	}
 	return next, nil
+}
+
+// Leases is documented at Store.
+func (s *sqlStore) Leases(ctx context.Context, at time.Time) (held int64, until time.Time, err error) {
+	err = s.db.QueryRowContext(ctx, `
+		SELECT COUNT(*), MAX(lease_expires_at) FROM worker_jobs
+		WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NOT NULL AND lease_expires_at > $1`, s.dialect.time(at)).
+		Scan(&held, s.dialect.timeColumn(&until))
+	if err != nil {
+		return 0, until, fmt.Errorf("count leases: %w", err)
+	}
+	return held, until, nil
 }
