@@ -193,7 +193,7 @@ Schedule a job, in another terminal:
 
   %[6]s -s %[2]s/api/jobs -H 'content-type: application/json' -d '{"type":"process-large-dataset","executor":"trigger","triggerTaskId":"process-large-dataset","data":{"datasetId":"123"}}'
 
-and read its story: %[7]s job why 1
+and read its story, by the id it answers: %[7]s job why 2
 
 `, version(), base, webhookPath, outer.Addr(), database, curl, self)
 	return err

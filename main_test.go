@@ -232,10 +232,10 @@ func TestDevTellsItsStory(t *testing.T) {
 	if status, answer, err := host.do("POST", "/api/jobs", words[len(words)-1]); err != nil || status != http.StatusCreated {
 		t.Fatalf("%s: %d %s %v", line, status, answer, err)
 	}
-	if status, _, err := host.do("GET", "/api/jobs/1?waitMs=20000", ""); err != nil || status != http.StatusOK {
+	if status, _, err := host.do("GET", "/api/jobs/2?waitMs=20000", ""); err != nil || status != http.StatusOK {
 		t.Fatalf("wait: %d %v", status, err)
 	}
-	why := startProcess(t, dir, []string{"SIDEJOB_URL=http://" + address}, "job", "why", "1")
+	why := startProcess(t, dir, []string{"SIDEJOB_URL=http://" + address}, "job", "why", "2")
 	if code := why.exit(20 * time.Second); code != 0 {
 		t.Errorf("job why exits with %d: %s", code, why.err.text())
 	}

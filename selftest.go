@@ -150,7 +150,7 @@ func (w *proving) start(ctx context.Context, point string) (err error) {
 		env = append(append([]string{}, w.env...), "SIDEJOB_FAILPOINT="+point)
 	}
 	w.server, err = startChild(ctx, w.logs, env, w.host.base+"/livez",
-		"serve", "--listen", w.host.base[len("http://"):], "--database", w.database())
+		"serve", "--listen", w.host.base[len("http://"):], "--database", w.database(), "--worker-count", "0")
 	if err != nil {
 		return fmt.Errorf("start the server: %w", err)
 	}
