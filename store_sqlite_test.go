@@ -305,9 +305,13 @@ func TestSQLiteFindsOpenWorkByItsIndex(t *testing.T) {
 		"worker_jobs_claim":      "SELECT id FROM worker_jobs WHERE " + free + " AND due <= 1 AND next_try_at <= 1 AND type <> 'a' ORDER BY due, id LIMIT 9",
 		"worker_jobs_claim_type": "SELECT id FROM worker_jobs WHERE " + free + " AND due <= 1 AND next_try_at <= 1 AND type = 'a' ORDER BY due, id LIMIT 9",
 		"worker_jobs_backoff":    "SELECT MIN(next_try_at) FROM worker_jobs WHERE " + free + " AND next_try_at > 0 AND next_try_at > 1",
-		"worker_jobs_schedule":   "SELECT id FROM worker_jobs WHERE schedule_row = 7 AND finished IS NOT NULL ORDER BY id DESC LIMIT 9 OFFSET 100",
-		"worker_jobs_nominal":    "SELECT id FROM worker_jobs WHERE executor = 'trigger' AND rescheduled_from_job = schedule_row AND schedule_row = 7 AND due = 1",
-		"worker_jobs_due":        "SELECT id FROM worker_jobs ORDER BY due, id LIMIT 9",
+		"worker_jobs_leased": `SELECT id FROM worker_jobs WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NOT NULL
+			AND lease_expires_at > 1`,
+		"worker_jobs_recurring": `SELECT id FROM worker_jobs WHERE finished IS NULL AND cron_schedule IS NOT NULL AND executor = 'internal'
+			AND lease_token IS NULL AND started IS NULL AND paused = FALSE AND missed_at IS NULL AND (due <= 1) ORDER BY due, id LIMIT 9`,
+		"worker_jobs_schedule": "SELECT id FROM worker_jobs WHERE schedule_row = 7 AND finished IS NOT NULL ORDER BY id DESC LIMIT 9 OFFSET 100",
+		"worker_jobs_nominal":  "SELECT id FROM worker_jobs WHERE executor = 'trigger' AND rescheduled_from_job = schedule_row AND schedule_row = 7 AND due = 1",
+		"worker_jobs_due":      "SELECT id FROM worker_jobs ORDER BY due, id LIMIT 9",
 	} {
 		rows, err := host.Query("EXPLAIN QUERY PLAN " + query)
 		if err != nil {

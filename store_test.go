@@ -29,6 +29,7 @@ func testStore(t *testing.T, open func(*testing.T) (Store, *sql.DB)) {
 		{"list", testList}, {"pages", testPages}, {"stats", testStats},
 		{"owed", testOwed}, {"asked", testAsked}, {"remove", testRemove}, {"replies", testReplies},
 		{"values", testValues}, {"host", testHost},
+		{"claim", testClaim}, {"ripe", testRipe}, {"recurring", testRecurring},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			t.Parallel()
