@@ -18,6 +18,7 @@ import (
 // encodes; rules live below.
 type api struct {
 	store      Store
+	desk       *desk
 	outbox     *outbox
 	reconciler *reconciler
 	registry   registry

@@ -88,7 +88,7 @@ func (a *api) claimJobs(ctx context.Context, in *struct{ Body *claimRequest }) (
 	waiting, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(a.draining, stop)()
-	jobs, err := claimWhenDue(waiting, a.store, want, time.Duration(request.WaitMs)*time.Millisecond)
+	jobs, err := a.desk.claim(waiting, want, time.Duration(request.WaitMs)*time.Millisecond)
 	if err == nil && ctx.Err() != nil {
 		a.giveBack(context.WithoutCancel(ctx), jobs)
 		err = ctx.Err()

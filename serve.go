@@ -121,12 +121,12 @@ func (s *server) assemble() error {
 	s.reconciler = newReconciler(s.store, a, s.outbox, s.poller, category(s.log, "trigger-reconcile"))
 	s.follower = &follower{store: s.store, adapter: a, poller: s.poller, log: category(s.log, "trigger-reconcile")}
 	s.clockwork = &clockwork{store: s.store, log: category(s.log, "schedule"), fired: s.outbox.nudge, lost: h.leaseLost}
-	s.workers = &workers{store: s.store, log: category(s.log, "worker"), count: s.cfg.workers, do: builtins(s.store), claimed: h.claimed}
+	s.workers = &workers{store: s.store, desk: newDesk(s.store), log: category(s.log, "worker"), count: s.cfg.workers, do: builtins(s.store), claimed: h.claimed}
 	h.runsURL = s.cfg.runsURL
 	h.reconcile = func() bool { return a == nil || s.reconciler.started.Load() }
 	hook := &webhook{store: s.store, adapter: a, poller: s.poller, secrets: s.cfg.secrets, log: category(s.log, "trigger-webhook"), failpoint: s.cfg.failpoint}
 	s.api = &api{
-		store: s.store, outbox: s.outbox, reconciler: s.reconciler, registry: s.cfg.registry, health: h,
+		store: s.store, desk: s.workers.desk, outbox: s.outbox, reconciler: s.reconciler, registry: s.cfg.registry, health: h,
 		triggerOn: s.cfg.triggerOn, token: tokens, hosts: hostSet(s.cfg.hosts), owner: owner,
 		draining: s.draining, failpoint: s.cfg.failpoint, log: category(s.log, "api"),
 	}

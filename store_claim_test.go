@@ -145,7 +145,10 @@ func testClaim(promise promise) {
 				}
 				mu.Lock()
 				for _, j := range jobs {
-					got[j.ID]++
+					if got[j.ID]++; got[j.ID] > 1 {
+						mu.Unlock()
+						return
+					}
 				}
 				mu.Unlock()
 			}

@@ -16,34 +16,90 @@ import (
 	"sidejob/internal/job"
 )
 
-// claimWhenDue hands out work as soon as there is some, or none when the wait or ctx
-// is over. It wakes when a job is written that could be claimed and when the next one
-// becomes due. Whatever becomes of ctx, what was claimed is returned.
-func claimWhenDue(ctx context.Context, store Store, c Claim, wait time.Duration) ([]job.Job, error) {
-	changed, stop := store.Watch(claimableJobs)
+// desk hands out work. Of all who wait there for the same types one looks out and the
+// others stand in a queue, so that a job that is written costs one look, however many
+// wait.
+type desk struct {
+	store Store
+
+	mu     sync.Mutex
+	queues map[string]*queue // by what is asked for
+}
+
+type queue struct {
+	turn     chan struct{} // holds a value when nobody looks out
+	standing int
+}
+
+func newDesk(store Store) *desk { return &desk{store: store, queues: map[string]*queue{}} }
+
+// claim hands out work as soon as there is some, or none when the wait or ctx is over.
+// Whatever becomes of ctx meanwhile, what was claimed is returned.
+func (d *desk) claim(ctx context.Context, c Claim, wait time.Duration) ([]job.Job, error) {
+	if ctx.Err() != nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	c.At = now()
+	jobs, err := d.store.Claim(context.WithoutCancel(ctx), c)
+	if err != nil || len(jobs) > 0 {
+		return jobs, err
+	}
+	q, leave := d.join(fmt.Sprintf("%q %q", c.Types, c.NotTypes))
+	defer leave()
+	select {
+	case <-q.turn:
+	case <-ctx.Done():
+		return nil, nil
+	}
+	defer func() { q.turn <- struct{}{} }()
+	return d.lookOut(ctx, c)
+}
+
+// lookOut claims when a job is written that could be claimed, and when the next one
+// becomes due.
+func (d *desk) lookOut(ctx context.Context, c Claim) ([]job.Job, error) {
+	changed, stop := d.store.Watch(claimableJobs)
 	defer stop()
-	over := time.Now().Add(wait)
 	for ctx.Err() == nil {
 		c.At = now()
-		jobs, err := store.Claim(context.WithoutCancel(ctx), c)
-		if err != nil || len(jobs) > 0 || !time.Now().Before(over) {
+		jobs, err := d.store.Claim(context.WithoutCancel(ctx), c)
+		if err != nil || len(jobs) > 0 {
 			return jobs, err
 		}
-		next, err := store.NextClaimable(ctx, c)
+		next, err := d.store.NextClaimable(ctx, c)
 		if err != nil && ctx.Err() == nil {
 			return nil, err
 		}
-		// A row that the host wrote itself is told by nobody.
-		until := time.Now().Add(lookAgain)
+		until := time.Now().Add(lookAgain) // for a row that the host wrote: nobody tells of it
 		if !next.IsZero() && next.Before(until) {
 			until = next
-		}
-		if over.Before(until) {
-			until = over
 		}
 		waitUntil(ctx, until, changed)
 	}
 	return nil, nil
+}
+
+func (d *desk) join(asked string) (q *queue, leave func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	q = d.queues[asked]
+	if q == nil {
+		q = &queue{turn: make(chan struct{}, 1)}
+		q.turn <- struct{}{}
+		d.queues[asked] = q
+	}
+	q.standing++
+	return q, func() { d.leave(asked, q) }
+}
+
+func (d *desk) leave(asked string, q *queue) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if q.standing--; q.standing == 0 {
+		delete(d.queues, asked)
+	}
 }
 
 // waitUntil waits for a time, a wake-up or the end of ctx.
@@ -99,6 +155,7 @@ func removeAll(ctx context.Context, store Store, exclude []int64) (removed int64
 // leases and report the outcome as a host's workers do.
 type workers struct {
 	store   Store
+	desk    *desk
 	log     *slog.Logger
 	count   int
 	do      map[string]builtin
@@ -136,7 +193,7 @@ func (w *workers) run(ctx context.Context) {
 
 func (w *workers) work(ctx context.Context, name string) {
 	for ctx.Err() == nil {
-		jobs, err := claimWhenDue(ctx, w.store, Claim{
+		jobs, err := w.desk.claim(ctx, Claim{
 			Types: slices.Sorted(maps.Keys(w.do)), Limit: 1,
 			Lease: job.Lease{Token: uuid.NewString(), Owner: name, For: builtinLease},
 		}, time.Hour)

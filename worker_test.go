@@ -121,7 +121,7 @@ func (w *world) runBuiltin(do builtin) (id int64, stop func()) {
 	w.t.Helper()
 	id = w.schedule(`{"type":"nap"}`).ID
 	ctx, cancel := context.WithCancel(w.t.Context())
-	own := &workers{store: w.srv.store, log: category(w.srv.log, "worker"), count: 1, do: map[string]builtin{"nap": do}, claimed: func(int) {}}
+	own := &workers{store: w.srv.store, desk: newDesk(w.srv.store), log: category(w.srv.log, "worker"), count: 1, do: map[string]builtin{"nap": do}, claimed: func(int) {}}
 	over := make(chan struct{})
 	go func() { defer close(over); own.run(ctx) }()
 	stop = func() { cancel(); <-over }

@@ -148,7 +148,7 @@ func TestWhoLeavesHoldsNoJob(t *testing.T) {
 			t.Errorf("the caller has left while it waited: got %q, want %q", got, want)
 		}
 		ctx, leave = context.WithCancel(t.Context())
-		w.srv.api.store = leavingStore{w.srv.store, leave}
+		w.srv.api.desk = newDesk(leavingStore{w.srv.store, leave})
 		claim(ctx, `{}`)
 		if got := w.get(j.ID); got.Status != "PENDING" || got.Attempt != 0 {
 			t.Errorf("the caller has left while the claim was written: the job is %s after %d tries, want it given back", got.Status, got.Attempt)
