@@ -160,6 +160,7 @@ type Filter struct {
 	Type, Tag, Name, Label      string
 	UserID                      *int64
 	Finished, Success           *bool
+	Recurring                   *bool
 	ScheduleID                  int64
 	CreatedAfter, CreatedBefore time.Time
 	ByDue                       bool // soonest due first; else newest first

@@ -76,6 +76,9 @@ func (s *sqlStore) where(f Filter) *where {
 	if f.Success != nil {
 		w.add("success = ?", *f.Success)
 	}
+	if f.Recurring != nil {
+		w.add("(cron_schedule IS NOT NULL) = ?", *f.Recurring)
+	}
 	if f.ScheduleID != 0 {
 		// Of internal jobs the first row is an occurrence like those after it.
 		const first = "COALESCE((SELECT schedule_row FROM worker_jobs WHERE id = ?), ?)"

@@ -87,6 +87,8 @@ func selections(s storeTest) []selection {
 		{"success", true, func(f *Filter) { f.Success = &yes }, success(true)},
 		{"success", false, func(f *Filter) { f.Success = &no }, success(false)},
 		{"schedule", 2, func(f *Filter) { f.ScheduleID = 2 }, func(j job.Job) bool { return j.ScheduleRow == 2 }},
+		{"recurring", true, func(f *Filter) { f.Recurring = &yes }, job.Job.Recurs},
+		{"recurring", false, func(f *Filter) { f.Recurring = &no }, func(j job.Job) bool { return !j.Recurs() }},
 		{"created after", 9, func(f *Filter) { f.CreatedAfter = s.at(9) }, func(j job.Job) bool { return j.Created.After(s.at(9)) }},
 		{"created before", 9, func(f *Filter) { f.CreatedBefore = s.at(9) }, func(j job.Job) bool { return j.Created.Before(s.at(9)) }},
 		label("red"), label(`gr"ün`),
