@@ -42,7 +42,7 @@ const (
 
 // routes is every call of the private listener.
 func (a *api) routes(h huma.API) {
-	const jobs, worker, triggerDev, server = "Jobs", "Workers", "Trigger.dev", "Server"
+	const jobs, recurring, worker, triggerDev, server = "Jobs", "Recurring jobs", "Workers", "Trigger.dev", "Server"
 	post(h, jobs, "/api/jobs", "Schedule a job", http.StatusCreated, whileOpen(a, a.schedule))
 	post(h, jobs, "/api/jobs/batch", "Schedule up to 1000 jobs", http.StatusOK, whileOpen(a, a.scheduleBatch))
 	get(h, jobs, "/api/jobs/{id}", "Read a job, or wait until it has finished", a.getJob)
@@ -51,6 +51,10 @@ func (a *api) routes(h huma.API) {
 	get(h, jobs, "/api/jobs/{id}/events", "Read the history of a job, oldest first", a.jobEvents)
 	post(h, jobs, "/api/jobs/{id}/cancel", "Cancel a job", http.StatusOK, a.cancelJob)
 	post(h, jobs, "/api/jobs/{id}/retry", "Make a new job from one that has ended", http.StatusCreated, whileOpen(a, a.retryJob))
+	post(h, recurring, "/api/jobs/{id}/pause", "Pause a recurring job", http.StatusOK, a.pauseRecurring)
+	post(h, recurring, "/api/jobs/{id}/resume", "Resume a recurring job", http.StatusOK, a.resumeRecurring)
+	register(h, http.MethodDelete, recurring, "/api/jobs/{id}/schedule", "End a recurring job", http.StatusOK, a.endRecurring)
+	post(h, recurring, "/api/cron/preview", "Read when an expression is due", http.StatusOK, a.previewCron)
 	post(h, jobs, "/api/jobs/cleanup", "Remove finished jobs whose time is past", http.StatusOK, a.cleanup)
 	post(h, worker, "/api/worker/claim", "Take internal jobs that are due, or wait for some", http.StatusOK, whileOpen(a, a.claimJobs))
 	post(h, worker, "/api/jobs/{id}/start", "Take this one internal job", http.StatusOK, whileOpen(a, a.startJob))

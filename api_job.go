@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,8 +27,13 @@ type jobView struct {
 	RemoveAt       instant          `json:"removeAt" doc:"May be removed from then on, unless persistent"`
 	Success        *bool            `json:"success"`
 	Result         json.RawMessage  `json:"result" doc:"Any JSON or null"`
-	CronSchedule   *string          `json:"cronSchedule"`
+	CronSchedule   *string          `json:"cronSchedule" doc:"Of a recurring job"`
 	Timezone       string           `json:"timezone"`
+	Misfire        *job.Misfire     `json:"misfire" enum:"once,skip,all" doc:"What becomes of nominal times that pass unused; null for a job that does not recur"`
+	MisfireLimit   *int             `json:"misfireLimit" doc:"How many of them misfire all makes up for; else null"`
+	FireLocally    bool             `json:"fireLocally" doc:"sidejob itself starts the runs of a recurring Trigger.dev job"`
+	Recurring      *int64           `json:"scheduleId" doc:"Row id of the recurring job, on its own row and on each of its occurrences"`
+	MissedAt       instant          `json:"missedAt" doc:"When it was noticed that the recurring job had not begun in time; null once it has"`
 	AutoReschedule bool             `json:"autoRescheduleOnFailure"`
 	AutoDelay      int64            `json:"autoRescheduleOnFailureDelay" doc:"Milliseconds"`
 	RemoveDelay    int64            `json:"removeDelay" doc:"Milliseconds; 0 is one hour, negative is already past"`
@@ -61,7 +67,8 @@ func viewJob(j job.Job, warnings ...string) jobView {
 		ID: j.ID, Tag: j.Tag, Type: j.Type, UserID: j.UserID, Data: orNull(j.Data),
 		Due: instant(j.Due), Started: instant(j.Started), Finished: instant(j.Finished), RemoveAt: instant(j.RemoveAt),
 		Success: j.Success, Result: orNull(j.Result),
-		CronSchedule: orNil(j.CronSchedule), Timezone: j.Timezone,
+		CronSchedule: orNil(j.CronSchedule), Timezone: j.Timezone, FireLocally: j.FireLocally,
+		Misfire: misfireOf(j), MisfireLimit: misfireLimitOf(j), Recurring: recurringOf(j), MissedAt: instant(j.Missed),
 		AutoReschedule: j.AutoReschedule, AutoDelay: j.AutoRescheduleWait.Milliseconds(), RemoveDelay: j.RemoveDelay.Milliseconds(),
 		Rescheduled: orNil(j.RescheduledFrom), Persistent: j.Persistent, Executor: j.Executor,
 		TriggerTaskID: orNil(j.TriggerTask), TriggerRunID: orNil(j.RunID), AttemptID: orNil(j.AttemptID),
@@ -71,6 +78,29 @@ func viewJob(j job.Job, warnings ...string) jobView {
 		Metadata: orNull(j.Metadata), Labels: append([]string{}, j.Labels...), Status: j.Status(),
 		RawStatus: orNil(j.RawStatus), Error: orNil(j.Error), Warnings: warnings,
 	}
+}
+
+// misfireOf is the policy that holds for a recurring job, said or not.
+func misfireOf(j job.Job) *job.Misfire {
+	if !j.Recurs() {
+		return nil
+	}
+	return new(cmp.Or(j.Misfire, job.FireOnce))
+}
+
+func misfireLimitOf(j job.Job) *int {
+	if !j.Recurs() || j.Misfire != job.FireAll {
+		return nil
+	}
+	return new(cmp.Or(j.MisfireLimit, job.DefaultMisfireLimit))
+}
+
+// recurringOf names the recurring job that the row is of, by its first row.
+func recurringOf(j job.Job) *int64 {
+	if !j.Recurs() && j.ScheduleRow == 0 {
+		return nil
+	}
+	return new(j.Recurring())
 }
 
 func viewJobs(jobs []job.Job) []jobView {
@@ -176,22 +206,19 @@ type jobRequest struct {
 	RemoveDelay    int64            `json:"removeDelay,omitempty" doc:"Milliseconds to keep the finished row; 0 is one hour"`
 	AutoReschedule bool             `json:"autoRescheduleOnFailure,omitempty" doc:"A failure makes a new job"`
 	AutoDelay      int64            `json:"autoRescheduleOnFailureDelay,omitempty" doc:"Milliseconds until that one is due, at least"`
-	CronSchedule   string           `json:"cronSchedule,omitempty" doc:"Makes it recur"`
+	CronSchedule   string           `json:"cronSchedule,omitempty" doc:"Makes it a recurring job: five fields, or six with seconds in front, or an alias such as @daily" example:"0 9 * * 1-5"`
 	Timezone       string           `json:"timezone,omitempty" doc:"IANA name; UTC by default"`
 	Metadata       json.RawMessage  `json:"metadata,omitempty" doc:"An object, sent to Trigger.dev beside dbJobId, tag and userId"`
 	Labels         []string         `json:"labels,omitempty" doc:"Searchable; sent to Trigger.dev as tags"`
 	OnConflict     job.OnConflict   `json:"onConflict,omitempty" doc:"What becomes of unfinished jobs of the same tag: replace (default), replaceAll, keep or reject"`
 	Name           string           `json:"name,omitempty" doc:"A job of the registry; fills in what is left out"`
-	Misfire        string           `json:"misfire,omitempty" doc:"Recurring jobs: once, skip or all"`
-	MisfireLimit   int              `json:"misfireLimit,omitempty" doc:"Recurring jobs: at most so many with misfire all"`
-	FireLocally    bool             `json:"fireLocally,omitempty" doc:"Recurring jobs: fire plain runs from here"`
+	Misfire        job.Misfire      `json:"misfire,omitempty" doc:"What becomes of a recurring job's nominal times that pass unused: once (default) one run stands for all, skip, or all"`
+	MisfireLimit   int              `json:"misfireLimit,omitempty" doc:"With misfire all: at most so many are made up for; 100 by default"`
+	FireLocally    bool             `json:"fireLocally,omitempty" doc:"sidejob starts the runs of a recurring Trigger.dev job itself: for tasks that are no scheduled tasks, and for six fields"`
 }
 
 // spec is the request as the rules take it, and what they cannot see is wrong with it.
 func (r jobRequest) spec() (s job.Spec, wrong job.Problems) {
-	if r.recurs() {
-		wrong = append(wrong, job.Problem{Member: "cronSchedule", Why: "recurring jobs are not in this version yet; leave it out, with timezone, misfire, misfireLimit and fireLocally"})
-	}
 	if r.Due.err != nil {
 		wrong = append(wrong, job.Problem{Member: "due", Why: r.Due.err.Error()})
 	}
@@ -207,16 +234,14 @@ func (r jobRequest) spec() (s job.Spec, wrong job.Problems) {
 		Data: r.Data, Due: r.Due.at, Retry: r.RetryConfig, Persistent: r.Persistent,
 		RemoveDelay: delay("removeDelay", r.RemoveDelay), AutoReschedule: r.AutoReschedule,
 		RescheduleWait: delay("autoRescheduleOnFailureDelay", r.AutoDelay),
-		Timezone:       r.Timezone, Metadata: r.Metadata, Labels: r.Labels, OnConflict: r.OnConflict,
+		CronSchedule:   r.CronSchedule, Timezone: r.Timezone,
+		Misfire: r.Misfire, MisfireLimit: r.MisfireLimit, FireLocally: r.FireLocally,
+		Metadata: r.Metadata, Labels: r.Labels, OnConflict: r.OnConflict,
 	}
 	if r.UserID != nil {
 		s.UserID = *r.UserID
 	}
 	return s, wrong
-}
-
-func (r jobRequest) recurs() bool {
-	return r.CronSchedule != "" || r.Timezone != "" || r.Misfire != "" || r.MisfireLimit != 0 || r.FireLocally
 }
 
 // repeatedMember names a member that a JSON object has twice, which parsers take in

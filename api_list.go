@@ -25,6 +25,7 @@ type FilterInput struct {
 	UserID        string `query:"userId" doc:"An integer; 0 is the system"`
 	Finished      string `query:"finished" enum:"true,false"`
 	Success       string `query:"success" enum:"true,false"`
+	Recurring     string `query:"recurring" enum:"true,false" doc:"Rows that recur: of internal jobs every occurrence, of Trigger.dev jobs the schedules"`
 	ScheduleID    int64  `query:"scheduleId" minimum:"1" doc:"Row id of a recurring job: its occurrences"`
 	Label         string `query:"label"`
 	CreatedAfter  string `query:"createdAfter" doc:"RFC 3339 or milliseconds since 1970"`
@@ -37,6 +38,7 @@ func (in FilterInput) filter() (Filter, error) {
 	f := Filter{
 		Executor: job.Executor(in.Executor), Status: job.Status(in.Status), Type: in.Type, Tag: in.Tag, Name: in.Name,
 		Label: in.Label, ScheduleID: in.ScheduleID, Finished: readBool(in.Finished), Success: readBool(in.Success),
+		Recurring: readBool(in.Recurring),
 	}
 	var wrong []error
 	no := func(name string, err error) {

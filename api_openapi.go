@@ -32,7 +32,10 @@ func describeReplies(api *huma.OpenAPI) {
 	also(api.Paths["/api/jobs"].Post, "201", "200", "The existing job: onConflict is keep")
 	also(api.Paths["/api/jobs/{id}/cancel"].Post, "200", "202", "Trigger.dev has not confirmed yet")
 	view := api.Components.Schemas.Map()["JobView"].Properties
-	view["triggerStatus"].Enum = append(view["triggerStatus"].Enum, nil)
+	note := api.Components.Schemas.Map()["NominalView"].Properties["note"]
+	for _, nullable := range []*huma.Schema{view["triggerStatus"], view["misfire"], note} {
+		nullable.Enum = append(nullable.Enum, nil)
+	}
 	view["retryConfig"] = &huma.Schema{AnyOf: []*huma.Schema{view["retryConfig"], {Type: "null"}}}
 }
 

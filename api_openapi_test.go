@@ -136,7 +136,7 @@ func TestTheDocumentListsEveryCall(t *testing.T) {
 	for _, call := range []string{
 		"POST /api/jobs", "POST /api/jobs/batch", "GET /api/jobs/{id}", "GET /api/jobs", "GET /api/jobs/{id}/events", "POST /api/jobs/{id}/cancel",
 		"POST /api/jobs/{id}/retry", "GET /api/jobs/count", "POST /api/jobs/cleanup", "POST /api/reconcile", "POST /api/sync", "GET /api/registry",
-		"GET /api/stats", "POST /api/trigger/webhook", "GET /livez", "GET /readyz", "GET /metrics",
+		"GET /api/stats", "DELETE /api/jobs/{id}/schedule", "POST /api/jobs/{id}/pause", "POST /api/jobs/{id}/resume", "POST /api/cron/preview", "POST /api/trigger/webhook", "GET /livez", "GET /readyz", "GET /metrics",
 	} {
 		if !slices.Contains(listed, call) {
 			t.Errorf("%s is not among %q", call, listed)
@@ -256,6 +256,15 @@ func TestRepliesAreAsTheyAreDescribed(t *testing.T) {
 		fits(200, "POST", "/api/jobs/1/cancel", one+"/cancel", nil)
 		fits(201, "POST", "/api/jobs/1/retry", one+"/retry", nil)
 		fits(200, "POST", "/api/jobs/batch", "/api/jobs/batch", `{"jobs":[{"type":"w"},{},{"name":"mail"}]}`)
+		recurring := w.schedule(`{"type":"work","cronSchedule":"@daily","misfire":"all"}`).ID
+		for _, does := range []string{"/pause", "/resume", "/schedule"} {
+			method := map[bool]string{true: "DELETE", false: "POST"}[does == "/schedule"]
+			fits(200, method, fmt.Sprintf("/api/jobs/%d%s", recurring, does), one+does, nil)
+			fits(404, method, "/api/jobs/99"+does, one+does, nil)
+		}
+		fits(409, "POST", "/api/jobs/1/pause", one+"/pause", nil)
+		fits(200, "POST", "/api/cron/preview", "/api/cron/preview", `{"cronSchedule":"*/30 1-2 8 3 *","timezone":"America/New_York","count":3}`)
+		fits(422, "POST", "/api/cron/preview", "/api/cron/preview", `{"cronSchedule":"@never"}`)
 		fits(200, "GET", "/api/jobs?limit=2", "/api/jobs", nil)
 		fits(422, "GET", "/api/jobs?limit=0", "/api/jobs", nil)
 		fits(200, "GET", "/api/jobs/count", "/api/jobs/count", nil)

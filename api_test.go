@@ -89,7 +89,7 @@ func TestAJobNeedsOnlyItsType(t *testing.T) {
 		wantJSON(t, "the job", []byte(strings.Replace(string(r.body), j.Tag, "TAG", 1)), `{
 			"id":1,"tag":"TAG","type":"sendEmail","userId":0,"data":{},"due":"2000-01-01T00:00:00.000Z",
 			"started":null,"finished":null,"removeAt":"2000-01-01T01:00:00.000Z","success":null,"result":null,
-			"cronSchedule":null,"timezone":"UTC","autoRescheduleOnFailure":false,"autoRescheduleOnFailureDelay":0,
+			"cronSchedule":null,"timezone":"UTC","misfire":null,"misfireLimit":null,"fireLocally":false,"scheduleId":null,"missedAt":null,"autoRescheduleOnFailure":false,"autoRescheduleOnFailureDelay":0,
 			"removeDelay":0,"rescheduledFromJob":null,"persistent":false,"executor":"internal","triggerTaskId":null,
 			"triggerRunId":null,"triggerAttemptId":null,"triggerStatus":null,"triggerScheduleId":null,
 			"cancelRequested":false,"lastSyncedAt":null,"createdAt":"2000-01-01T00:00:00.000Z",

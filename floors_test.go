@@ -38,7 +38,7 @@ func floors() [][]string {
 		{"schedule.go"},                           // what runs how often
 		{"api_job.go"},                            // a job as callers see it
 		{"registry.go"},                           // jobs by name
-		{"api.go", "api_schedule.go", "api_worker.go", "api_list.go", "api_once.go", "api_guard.go", "api_openapi.go"}, // the private listener
+		{"api.go", "api_schedule.go", "api_recurring.go", "api_preview.go", "api_worker.go", "api_list.go", "api_once.go", "api_guard.go", "api_openapi.go"}, // the private listener
 		{"serve.go"},               // all of it, started and stopped
 		{"cli"},                    // the commands that call a server
 		{"selftest_disk_linux.go"}, // a disk to fill

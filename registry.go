@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"sidejob/internal/job"
-	"sidejob/internal/job/cron"
 )
 
 // registry is the host's list of jobs by name, read once at start. It never
@@ -29,6 +28,9 @@ type definition struct {
 	RetryConfig   *job.RetryConfig `json:"retryConfig,omitempty"`
 	CronSchedule  string           `json:"cronSchedule,omitempty"`
 	Timezone      string           `json:"timezone,omitempty"`
+	Misfire       job.Misfire      `json:"misfire,omitempty"`
+	MisfireLimit  int              `json:"misfireLimit,omitempty"`
+	FireLocally   bool             `json:"fireLocally,omitempty"`
 	UserID        int64            `json:"userId,omitempty"`
 	DataSchema    json.RawMessage  `json:"dataSchema,omitempty" doc:"JSON Schema; shown, not enforced"`
 }
@@ -85,13 +87,8 @@ func readDefinition(name string, raw json.RawMessage) (d definition, err error) 
 	if twice := repeatedMember(raw); twice != "" {
 		return d, fmt.Errorf("%s: is given more than once", twice)
 	}
-	switch {
-	case d.Executor != job.Internal && d.Executor != job.Trigger:
+	if d.Executor != job.Internal && d.Executor != job.Trigger {
 		return d, fmt.Errorf("executor: is %q; it is internal or trigger", d.Executor)
-	case d.CronSchedule != "":
-		if _, err := cron.Parse(d.CronSchedule, d.Timezone); err != nil {
-			return d, fmt.Errorf("cronSchedule: %w", err)
-		}
 	}
 	return d, d.check(name)
 }
@@ -100,7 +97,8 @@ func readDefinition(name string, raw json.RawMessage) (d definition, err error) 
 func (d definition) check(name string) error {
 	spec := job.Spec{
 		Type: d.jobType(name), UserID: d.UserID, Executor: d.Executor, TriggerTask: d.TriggerTaskID,
-		Retry: d.RetryConfig,
+		Retry: d.RetryConfig, CronSchedule: d.CronSchedule, Timezone: d.Timezone,
+		Misfire: d.Misfire, MisfireLimit: d.MisfireLimit, FireLocally: d.FireLocally,
 	}
 	_, _, err := job.New(spec, now(), "")
 	return err
@@ -119,10 +117,15 @@ func (r registry) fill(req jobRequest) (jobRequest, error) {
 	req.Executor = cmp.Or(req.Executor, d.Executor)
 	if req.Executor == job.Trigger {
 		req.TriggerTaskID = cmp.Or(req.TriggerTaskID, d.TriggerTaskID)
+		req.FireLocally = req.FireLocally || d.FireLocally
 	}
 	req.RetryConfig = cmp.Or(req.RetryConfig, d.RetryConfig)
 	req.CronSchedule = cmp.Or(req.CronSchedule, d.CronSchedule)
 	req.Timezone = cmp.Or(req.Timezone, d.Timezone)
+	req.Misfire = cmp.Or(req.Misfire, d.Misfire)
+	if req.Misfire == job.FireAll {
+		req.MisfireLimit = cmp.Or(req.MisfireLimit, d.MisfireLimit)
+	}
 	if req.UserID == nil {
 		req.UserID = &d.UserID
 	}

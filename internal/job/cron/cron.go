@@ -33,6 +33,9 @@ type Schedule struct {
 // Trigger.dev does not take.
 func (s *Schedule) HasSeconds() bool { return s.seconds }
 
+// Zone is the time zone by whose clock the schedule runs.
+func (s *Schedule) Zone() *time.Location { return s.zone }
+
 // Note tells what the clock does at a due time.
 type Note string
 
