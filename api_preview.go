@@ -135,17 +135,19 @@ func (c clockChange) wall() (begin, end time.Time) {
 
 // matters tells whether the expression names a time that the clock leaves out or
 // shows twice, and Trigger.dev may treat that otherwise. It does not where the hour is
-// a plain *, nor where fixed hours meet a jump of one whole hour that is not the first
-// of the day.
+// a plain *, nor where fixed hours, but not all 24, meet a jump of one whole hour that
+// does not leave out midnight.
 func (c clockChange) matters(expr string) bool {
-	begin, end := c.wall()
-	hour, _ := strings.CutPrefix(expr, "@")
+	hour := strings.TrimPrefix(expr, "@")
 	if f := strings.Fields(expr); len(f) == 5 {
 		hour = f[1]
 	}
-	plain := strings.Trim(hour, "0123456789,") == "" || hour == "daily" || hour == "weekly" || hour == "monthly" || hour == "yearly"
+	if hour == "*" || hour == "hourly" {
+		return false
+	}
+	begin, end := c.wall()
 	usual := end.Sub(begin) == time.Hour && (begin.Hour() != 0 || c.now < c.before)
-	if hour == "*" || hour == "hourly" || plain && usual {
+	if usual && !strings.HasPrefix(hour, "*") && !strings.HasPrefix(hour, "0-23") {
 		return false
 	}
 	s, err := cron.Parse(expr, "UTC")
