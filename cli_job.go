@@ -38,6 +38,11 @@ type shownJob struct {
 	Result          json.RawMessage `json:"result"`
 	CronSchedule    string          `json:"cronSchedule"`
 	Timezone        string          `json:"timezone"`
+	Misfire         string          `json:"misfire"`
+	MisfireLimit    int             `json:"misfireLimit"`
+	FireLocally     bool            `json:"fireLocally"`
+	Recurring       int64           `json:"scheduleId"`
+	MissedAt        time.Time       `json:"missedAt"`
 	Rescheduled     int64           `json:"rescheduledFromJob"`
 	Persistent      bool            `json:"persistent"`
 	Executor        job.Executor    `json:"executor"`

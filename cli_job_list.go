@@ -23,6 +23,7 @@ type jobListCommand struct {
 	UserID        *int64      `placeholder:"N" help:"Only jobs of this user; 0 is the system."`
 	Finished      *bool       `negatable:"" help:"Only jobs that have ended (--no-finished: that have not)."`
 	Success       *bool       `negatable:"" help:"Only jobs that ended well (--no-success: badly)."`
+	Recurring     *bool       `negatable:"" help:"Only jobs that recur (--no-recurring: that do not)."`
 	ScheduleID    *int64      `placeholder:"ID" help:"Only the occurrences of this recurring job."`
 	Label         *string     `placeholder:"LABEL" help:"Only jobs with this label."`
 	CreatedAfter  *moment     `placeholder:"TIME" help:"Only jobs made after: RFC 3339, epoch milliseconds, or =-1h for an hour ago."`
@@ -103,6 +104,7 @@ func (c *jobListCommand) query(at time.Time) url.Values {
 	putQuery(q, "userId", c.UserID)
 	putQuery(q, "finished", c.Finished)
 	putQuery(q, "success", c.Success)
+	putQuery(q, "recurring", c.Recurring)
 	putQuery(q, "scheduleId", c.ScheduleID)
 	putQuery(q, "label", c.Label)
 	putQuery(q, "order", ifGiven(c.Order))

@@ -26,14 +26,14 @@ type jobScheduleCommand struct {
 	RemoveDelay                  *int64    `placeholder:"MS" help:"Milliseconds until the ended job may be removed; one hour if not given."`
 	AutoRescheduleOnFailure      *bool     `negatable:"" help:"A failure makes a new row."`
 	AutoRescheduleOnFailureDelay *int64    `placeholder:"MS" help:"The least milliseconds until that row is due."`
-	CronSchedule                 *string   `placeholder:"CRON" help:"Makes it a recurring job, e.g. \"0 9 * * *\"."`
+	CronSchedule                 *string   `placeholder:"CRON" help:"Makes it a recurring job, e.g. \"0 9 * * *\"; six fields have seconds in front."`
 	Timezone                     *string   `placeholder:"ZONE" help:"IANA time zone of the cron schedule; UTC if not given."`
 	Metadata                     *jsonFlag `placeholder:"JSON" help:"An object that goes with the run."`
 	Labels                       []string  `placeholder:"A,B" help:"Searchable labels, sent to Trigger.dev as tags."`
 	OnConflict                   string    `enum:",replace,replaceAll,keep,reject" default:"" placeholder:"POLICY" help:"What becomes of unfinished jobs of the tag: replace, replaceAll, keep or reject."`
-	Misfire                      string    `enum:",once,skip,all" default:"" placeholder:"once|skip|all" help:"What becomes of occurrences missed while sidejob was down."`
+	Misfire                      string    `enum:",once,skip,all" default:"" placeholder:"once|skip|all" help:"What becomes of times missed while nothing could begin: one run for all (once), none, or each."`
 	MisfireLimit                 *int64    `placeholder:"N" help:"At most so many missed occurrences are made up for; 100 if not given."`
-	FireLocally                  *bool     `negatable:"" help:"sidejob fires the schedule itself and makes a run each time."`
+	FireLocally                  *bool     `negatable:"" help:"sidejob starts each run on Trigger.dev itself; the task need be no scheduled task."`
 	waitFlag
 	printFlags
 	serverFlags

@@ -166,10 +166,10 @@ func TestList(t *testing.T) {
 	t.Run("sends the filters that were given", func(t *testing.T) {
 		api := newFakeAPI(t, map[string]reply{"GET /api/jobs": {200, `{"jobs":[],"nextCursor":null}`}})
 		got := at(t, api.URL).run("job", "list", "--executor=trigger", "--status=failed", "--type=a b", "--tag=t&u", "--name=n", "--user-id=0",
-			"--no-finished", "--success", "--schedule-id=3", "--label=l", "--created-after=2026-03-01T09:00:00Z", "--created-before=1772355600000",
+			"--no-finished", "--success", "--recurring", "--schedule-id=3", "--label=l", "--created-after=2026-03-01T09:00:00Z", "--created-before=1772355600000",
 			"--order=due", "--limit=5", "--cursor=abc")
 		wantCode(t, got, 0)
-		want := queryOf(t, "executor=trigger&status=FAILED&type=a+b&tag=t%26u&name=n&userId=0&finished=false&success=true&scheduleId=3&label=l"+
+		want := queryOf(t, "executor=trigger&status=FAILED&type=a+b&tag=t%26u&name=n&userId=0&finished=false&success=true&recurring=true&scheduleId=3&label=l"+
 			"&createdAfter=2026-03-01T09:00:00.000Z&createdBefore=2026-03-01T09:00:00.000Z&order=due&limit=5&cursor=abc")
 		if d := cmp.Diff(want, queryOf(t, api.only(t).Query)); d != "" {
 			t.Errorf("query (-want +got):\n%s", d)

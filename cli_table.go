@@ -26,6 +26,7 @@ func writeJob(out io.Writer, j shownJob, at time.Time) error {
 	line("executor", executorText(j))
 	line("run", j.RunID)
 	line("schedule", scheduleText(j))
+	line("occurrence", occurrenceText(j))
 	line("data", string(j.Data))
 	line("created", timeText(j.Created, at))
 	line("due", timeText(j.Due, at))
@@ -97,6 +98,9 @@ func statusText(j shownJob) string {
 	if j.Paused {
 		text += ", paused"
 	}
+	if !j.MissedAt.IsZero() && j.Finished.IsZero() {
+		text += ", missed its time"
+	}
 	if j.CancelRequested && j.Finished.IsZero() {
 		text += ", cancel requested"
 	}
@@ -125,10 +129,27 @@ func scheduleText(j shownJob) string {
 		return ""
 	}
 	text := j.CronSchedule + " (" + j.Timezone + ")"
+	if j.Misfire != "" {
+		text += ", misfire " + j.Misfire
+	}
+	if j.MisfireLimit != 0 {
+		text += fmt.Sprintf(" up to %d", j.MisfireLimit)
+	}
+	if j.FireLocally {
+		text += ", fired by sidejob"
+	}
 	if j.ScheduleID != "" {
 		text += ", on Trigger.dev " + j.ScheduleID
 	}
 	return text
+}
+
+// occurrenceText names the recurring job that a later row belongs to.
+func occurrenceText(j shownJob) string {
+	if j.Recurring == 0 || j.Recurring == j.ID {
+		return ""
+	}
+	return fmt.Sprintf("of recurring job %d", j.Recurring)
 }
 
 func finishedText(j shownJob, at time.Time) string {

@@ -225,7 +225,7 @@ func TestAServerThatIsNotThere(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, command := range []string{"job get 1", "job schedule --type=a", "job list", "job wait 1", "job cancel 1", "job retry 1", "job why 1", "reconcile", "sync"} {
+	for _, command := range []string{"job get 1", "job schedule --type=a", "job list", "job wait 1", "job cancel 1", "job retry 1", "job why 1", "reconcile", "sync", "schedule list", "schedule pause 1", "schedule resume 1", "schedule delete 1"} {
 		t.Run(command, func(t *testing.T) {
 			got := at(t, address).run(strings.Fields(command)...)
 			wantCode(t, got, 5)
@@ -333,6 +333,8 @@ func TestBadFlags(t *testing.T) {
 		"job schedule --type=a --on-conflict=fight", "job schedule --type=a --due=tomorrow", "job schedule --type=a --due=+soon",
 		"job schedule --type=a --data={", "job schedule --type=a --metadata=@missing.json", "job schedule --type=a --token=x",
 		"job list --status=done", "job list --created-after=yesterday", "job wait 7 --timeout=soon", "job wait 7 --timeout=-1s",
+		"schedule pause", "schedule delete seven", "schedule preview", "schedule preview @daily --count=0", "schedule preview @daily --count=101",
+		"schedule preview @daily --executor=cloud", "schedule preview @daily --from=soon", "schedule preview @daily -o yaml", "schedule list 7",
 	} {
 		t.Run(command, func(t *testing.T) {
 			api := newFakeAPI(t, nil)

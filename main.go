@@ -21,6 +21,8 @@ type commands struct {
 	Emulator emulatorCommand `cmd:"" help:"Run the Trigger.dev emulator alone, for the host's own tests."`
 	Job      jobCommands     `cmd:"" help:"Schedule, read, wait for, cancel and explain jobs."`
 
+	Schedule scheduleCommands `cmd:"" help:"List, preview, pause, resume and end recurring jobs."`
+
 	Reconcile reconcileCommand `cmd:"" help:"Compare all unfinished jobs with Trigger.dev."`
 	Sync      syncCommand      `cmd:"" help:"Ask Trigger.dev about the active jobs."`
 	Registry  registryCommands `cmd:"" help:"The job registry."`
