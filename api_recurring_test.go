@@ -397,8 +397,7 @@ func TestTheOutboxIsToldOfWhatARowOwes(t *testing.T) {
 		w := newWorld(t, cutOff())
 		j := w.standing()
 		idle := newOutbox(w.srv.store, nil, "idle", nil, w.srv.log)
-		a := *w.srv.api
-		a.outbox = idle
+		a := &api{store: w.srv.store, outbox: idle, log: w.srv.log}
 		for _, kind := range []job.Kind{job.Pause, job.Resume, job.End} {
 			if _, err := a.applyRecurring(t.Context(), j.ID, kind); err != nil {
 				t.Fatal(err)
