@@ -31,12 +31,16 @@ func describeReplies(api *huma.OpenAPI) {
 	}
 	also(api.Paths["/api/jobs"].Post, "201", "200", "The existing job: onConflict is keep")
 	also(api.Paths["/api/jobs/{id}/cancel"].Post, "200", "202", "Trigger.dev has not confirmed yet")
-	view := api.Components.Schemas.Map()["JobView"].Properties
-	note := api.Components.Schemas.Map()["NominalView"].Properties["note"]
-	for _, nullable := range []*huma.Schema{view["triggerStatus"], view["misfire"], note} {
-		nullable.Enum = append(nullable.Enum, nil)
+	schemas := api.Components.Schemas.Map()
+	nullable := []*huma.Schema{schemas["NominalView"].Properties["note"]}
+	for _, name := range []string{"JobView", "ClaimedJob"} {
+		view := schemas[name].Properties
+		nullable = append(nullable, view["triggerStatus"], view["misfire"])
+		view["retryConfig"] = &huma.Schema{AnyOf: []*huma.Schema{view["retryConfig"], {Type: "null"}}}
 	}
-	view["retryConfig"] = &huma.Schema{AnyOf: []*huma.Schema{view["retryConfig"], {Type: "null"}}}
+	for _, s := range nullable {
+		s.Enum = append(s.Enum, nil)
+	}
 }
 
 // describeProbes adds what is plain net/http.

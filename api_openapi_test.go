@@ -136,7 +136,9 @@ func TestTheDocumentListsEveryCall(t *testing.T) {
 	for _, call := range []string{
 		"POST /api/jobs", "POST /api/jobs/batch", "GET /api/jobs/{id}", "GET /api/jobs", "GET /api/jobs/{id}/events", "POST /api/jobs/{id}/cancel",
 		"POST /api/jobs/{id}/retry", "GET /api/jobs/count", "POST /api/jobs/cleanup", "POST /api/reconcile", "POST /api/sync", "GET /api/registry",
-		"GET /api/stats", "DELETE /api/jobs/{id}/schedule", "POST /api/jobs/{id}/pause", "POST /api/jobs/{id}/resume", "POST /api/cron/preview", "POST /api/trigger/webhook", "GET /livez", "GET /readyz", "GET /metrics",
+		"GET /api/stats", "DELETE /api/jobs/{id}/schedule", "POST /api/jobs/{id}/pause", "POST /api/jobs/{id}/resume", "POST /api/cron/preview",
+		"POST /api/worker/claim", "POST /api/jobs/{id}/start", "POST /api/jobs/{id}/heartbeat", "POST /api/jobs/{id}/complete", "POST /api/jobs/{id}/fail",
+		"POST /api/jobs/{id}/release", "POST /api/trigger/webhook", "GET /livez", "GET /readyz", "GET /metrics",
 	} {
 		if !slices.Contains(listed, call) {
 			t.Errorf("%s is not among %q", call, listed)
@@ -270,6 +272,18 @@ func TestRepliesAreAsTheyAreDescribed(t *testing.T) {
 		fits(200, "GET", "/api/jobs/count", "/api/jobs/count", nil)
 		fits(200, "POST", "/api/jobs/cleanup", "/api/jobs/cleanup", `{"exclude":[1]}`)
 		w.faults(map[string]any{"match": map[string]any{"method": "GET"}, "kind": "reset"})
+		a, b, c := w.schedule(`{"type":"mine"}`).ID, w.schedule(`{"type":"mine","retryConfig":{"factor":2}}`).ID, w.schedule(`{"type":"mine"}`).ID
+		fits(200, "POST", "/api/worker/claim", "/api/worker/claim", `{"types":["none"]}`)
+		fits(422, "POST", "/api/worker/claim", "/api/worker/claim", `{"limit":0}`)
+		jobs := w.claim(`{"types":["mine"],"limit":2}`)
+		fits(200, "POST", fmt.Sprintf("/api/jobs/%d/start", c), one+"/start", `{}`)
+		fits(409, "POST", fmt.Sprintf("/api/jobs/%d/start", a), one+"/start", `{}`)
+		fits(200, "POST", fmt.Sprintf("/api/jobs/%d/heartbeat", a), one+"/heartbeat", withToken(jobs[0].LeaseToken))
+		fits(200, "POST", fmt.Sprintf("/api/jobs/%d/complete", a), one+"/complete", withToken(jobs[0].LeaseToken, `"result":{"n":1}`))
+		fits(200, "POST", fmt.Sprintf("/api/jobs/%d/release", b), one+"/release", withToken(jobs[1].LeaseToken))
+		fits(200, "POST", "/api/worker/claim", "/api/worker/claim", `{"types":["mine"]}`)
+		fits(409, "POST", fmt.Sprintf("/api/jobs/%d/fail", b), one+"/fail", withToken(jobs[1].LeaseToken))
+		fits(409, "POST", fmt.Sprintf("/api/jobs/%d/fail", c), one+"/fail", `{"error":"x"}`)
 		w.triggerJob("echo", "due", time.Now().Add(time.Hour))
 		fits(200, "POST", "/api/reconcile", "/api/reconcile", nil)
 		fits(200, "POST", "/api/sync", "/api/sync", nil)

@@ -59,9 +59,12 @@ func (r claimRequest) claim() (Claim, error) {
 	}, nil
 }
 
+// JobView is exported because huma describes no embedded struct that is not.
+type JobView = jobView
+
 // claimedJob is a job with its lease.
 type claimedJob struct {
-	jobView
+	JobView
 	LeaseToken     string  `json:"leaseToken" doc:"Proves that the job is the worker's"`
 	LeaseExpiresAt instant `json:"leaseExpiresAt" doc:"Somebody else's from then on, unless a heartbeat comes first"`
 }
