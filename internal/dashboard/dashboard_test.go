@@ -22,7 +22,7 @@ func sidejob(t *testing.T) *httptest.Server {
 	}
 	for _, route := range []string{
 		"GET /api/stats", "GET /api/jobs", "GET /api/jobs/{id}", "GET /api/jobs/{id}/events",
-		"POST /api/jobs/{id}/cancel", "POST /api/jobs/{id}/retry", "GET /readyz", "GET /openapi.json",
+		"POST /api/jobs/{id}/cancel", "POST /api/jobs/{id}/retry", "POST /api/jobs/{id}/pause", "POST /api/jobs/{id}/resume", "GET /readyz", "GET /openapi.json",
 	} {
 		mux.HandleFunc(route, func(http.ResponseWriter, *http.Request) {})
 	}
@@ -170,7 +170,7 @@ func TestEverythingThatThePagesNameExists(t *testing.T) {
 	}
 	for at := range named {
 		method := "GET"
-		if strings.HasSuffix(at, "/cancel") || strings.HasSuffix(at, "/retry") {
+		if slices.Contains([]string{"cancel", "retry", "pause", "resume"}, path.Base(at)) {
 			method = "POST"
 		}
 		if resp, _ := ask(t, s, method, at); resp.StatusCode != http.StatusOK {
@@ -182,7 +182,7 @@ func TestEverythingThatThePagesNameExists(t *testing.T) {
 			t.Errorf("no page names %s", at)
 		}
 	}
-	for _, call := range []string{"/readyz", "/api/stats", "/api/jobs", "/api/jobs/1", "/api/jobs/1/events", "/api/jobs/1/cancel", "/api/jobs/1/retry", "/openapi.json"} {
+	for _, call := range []string{"/readyz", "/api/stats", "/api/jobs", "/api/jobs/1", "/api/jobs/1/events", "/api/jobs/1/cancel", "/api/jobs/1/retry", "/api/jobs/1/pause", "/api/jobs/1/resume", "/openapi.json"} {
 		if !named[call] {
 			t.Errorf("no page calls %s", call)
 		}

@@ -29,7 +29,7 @@ export const word = text => text.charAt(0).toUpperCase() + text.slice(1).toLower
 
 // statusOf is a job's status in words, or what is about to change it.
 export function statusOf(job) {
-  const next = !job.finished && ((job.cancelRequested && 'Canceling') || (job.paused && 'Paused'));
+  const next = !job.finished && ((job.cancelRequested && 'Canceling') || (job.paused && 'Paused') || (job.missedAt && 'Missed'));
   return el('span', { class: 'status', 'data-is': job.status }, next || word(job.status));
 }
 

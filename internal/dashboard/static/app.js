@@ -165,7 +165,7 @@ function drawRows(jobs) {
 }
 
 function fillRow(row, job) {
-  const mark = JSON.stringify([job.updatedAt, job.status, job.cancelRequested, job.paused]);
+  const mark = JSON.stringify([job.updatedAt, job.status, job.cancelRequested, job.paused, job.missedAt, job.due]);
   if (row.dataset.mark !== mark) {
     const focused = row.contains(document.activeElement);
     row.dataset.mark = mark;
@@ -185,7 +185,8 @@ function cells(job) {
 
 function lastMoment(job) {
   if (job.finished) return ['ended ', moment(job.finished)];
-  return job.started ? ['started ', moment(job.started)] : ['due ', moment(job.due ?? job.createdAt)];
+  if (job.started) return ['started ', moment(job.started)];
+  return [job.cronSchedule ? 'next ' : 'due ', moment(job.due ?? job.createdAt)];
 }
 
 // showFirst tells how to schedule a job while there is none but sidejob's own.

@@ -3,7 +3,7 @@
 import { $, Problem, call, el, explain, say, statusOf, sure } from './api.js';
 import { moment } from './time.js';
 
-const times = new Set(['due', 'started', 'finished', 'removeAt', 'lastSyncedAt', 'createdAt', 'updatedAt']);
+const times = new Set(['due', 'started', 'finished', 'removeAt', 'lastSyncedAt', 'missedAt', 'createdAt', 'updatedAt']);
 let open = null; // id of the job drawn
 let seen = {}; // what was drawn last, as text: of each part, and in all
 
@@ -22,7 +22,7 @@ export async function showJob(id, signal, links) {
   if (fresh) begin(id);
   seen.all = mark;
   $('job-back').href = links.back;
-  part('head', [job?.type, job?.status, job?.cancelRequested, job?.paused], () => head(id, job));
+  part('head', [job?.type, job?.status, job?.cancelRequested, job?.paused, job?.missedAt], () => head(id, job));
   if (fresh) $('job-title').focus();
   part('notices', job && notices(job), n => n?.map(words => el('p', { class: 'notice' }, words)) ?? []);
   part('why', job?.status === 'FAILED' && job.result?.error, why);
@@ -63,7 +63,10 @@ function head(id, job) {
 
 function actions(job) {
   if (job.finished) return [button('Retry', () => retry(job))];
-  return [button(job.cancelRequested ? 'Canceling…' : 'Cancel', () => cancel(job), job.cancelRequested)];
+  const rest = job.paused ? button('Resume', () => change(`/api/jobs/${job.id}/resume`, `Job ${job.id}: resumed.`))
+    : button('Pause', () => change(`/api/jobs/${job.id}/pause`, `Job ${job.id}: paused.`));
+  return [button(job.cancelRequested ? 'Canceling…' : 'Cancel', () => cancel(job), job.cancelRequested),
+    job.cronSchedule && !job.cancelRequested ? rest : null].filter(Boolean);
 }
 
 function button(text, run, disabled = false) {
@@ -82,10 +85,17 @@ function refused(err) {
 }
 
 async function cancel(job) {
-  const more = job.cronSchedule ? ' This ends the recurring job.' : '';
+  const waits = job.cronSchedule && job.status !== 'EXECUTING';
+  const more = waits ? ' This ends the recurring job.' : '';
   if (!await sure(`Cancel job ${job.id}?${more}`, 'Cancel the job')) return;
   const { status, body } = await call(`/api/jobs/${job.id}/cancel`, { method: 'POST' });
   say(status === 202 ? 'Cancel asked for. Trigger.dev has not confirmed it yet.' : `Job ${job.id}: ${body.status.toLowerCase()}.`);
+  dispatchEvent(new Event('job-changed'));
+}
+
+async function change(path, done) {
+  await call(path, { method: 'POST' });
+  say(done);
   dispatchEvent(new Event('job-changed'));
 }
 
@@ -102,6 +112,7 @@ function notices(job) {
     job.error && `The last try to reach Trigger.dev failed: ${job.error}`,
     job.cancelRequested && !job.finished && 'Cancel asked for. Trigger.dev has not confirmed it yet; sidejob keeps at it.',
     job.paused && !job.finished && 'Paused: no run of it starts until it is resumed.',
+    job.missedAt && !job.finished && 'Its time has passed and nothing has begun.',
   ].filter(Boolean);
 }
 
@@ -138,7 +149,7 @@ function members(job, links) {
 function member(name, value, links) {
   if (value === null || value === '') return el('span', { class: 'nothing' }, '–');
   if (times.has(name)) return [moment(value), ' ', el('small', {}, value)];
-  if (name === 'rescheduledFromJob') return el('a', { href: links.to(value) }, `#${value}`);
+  if (name === 'rescheduledFromJob' || name === 'scheduleId') return el('a', { href: links.to(value) }, `#${value}`);
   // Only a web address becomes a link: what is written here comes from a server's configuration.
   if (name === 'triggerRunId' && /^https?:/.test(links.runs ?? '')) {
     return el('a', { href: links.runs + encodeURIComponent(value), rel: 'noreferrer', target: '_blank' }, value);
