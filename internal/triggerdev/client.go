@@ -14,6 +14,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -95,6 +96,17 @@ func New(cfg Config) (*Client, error) {
 		c.timeout = DefaultTimeout
 	}
 	return c, nil
+}
+
+// Environment is the word for an environment that the key carries: dev, stg, prod or
+// preview. It is empty for a key of another form.
+func (c *Client) Environment() string {
+	rest, ours := strings.CutPrefix(strings.TrimSpace(c.key()), "tr_")
+	word, _, _ := strings.Cut(rest, "_")
+	if !ours || !slices.Contains([]string{"dev", "stg", "prod", "preview"}, word) {
+		return ""
+	}
+	return word
 }
 
 // baseURL checks raw and drops one trailing slash. Its errors do not quote raw,

@@ -108,3 +108,18 @@ func TestAWrongMethodAnsweredWith200IsABadReply(t *testing.T) {
 		t.Errorf("got %v, want a bad reply", err)
 	}
 }
+
+func TestEnvironmentIsTheWordInTheKey(t *testing.T) {
+	for key, want := range map[string]string{
+		"tr_dev_abc": "dev", "tr_stg_abc": "stg", " tr_prod_abc\n": "prod", "tr_preview_abc": "preview", "tr_prod_sk_abc": "prod",
+		"tr_pat_abc": "", "pk_dev_abc": "", "": "",
+	} {
+		c, err := New(Config{Key: func() string { return key }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Environment(); got != want {
+			t.Errorf("%q: got %q, want %q", key, got, want)
+		}
+	}
+}
