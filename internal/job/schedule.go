@@ -98,6 +98,9 @@ func onScheduled(j Job, ev Event) Step {
 		j.Environment = ev.Run.Environment
 	}
 	j.ScheduleSettled = ev.Active != j.Paused
+	if late := ev.At.Sub(j.Due); before.LastSynced.IsZero() && late >= 0 && late <= Grace {
+		j.Due = firstDue(j, ev.At.Add(time.Millisecond)) // made a moment too late for its first time, it has missed nothing
+	}
 	j.Error, j.Tries, j.NextTry, j.LastSynced = "", 0, time.Time{}, ev.At
 	j = withoutLease(j)
 	if j.State() == before.State() && j.ScheduleID == before.ScheduleID {
