@@ -332,6 +332,9 @@ func (c *changeset) place(ctx context.Context, o Order) (Placed, error) {
 			return Placed{}, err
 		}
 		p.Canceled = append(p.Canceled, step.Job)
+		if old.OnTrigger() && o.Job.OnTrigger() && o.Job.SentAt.IsZero() {
+			o.Job.SentAt = old.SentAt // what it carries over is on Trigger.dev already
+		}
 	}
 	p.Job, err = c.insert(ctx, o.Job, o.Source)
 	return p, err
