@@ -23,11 +23,12 @@ func floors() [][]string {
 		{"store_dialect.go"}, // what engines say differently
 		{"store_columns.go"}, // a row and a Job
 		{"store_sql.go", "store_claim.go", "store_recurring.go", "store_inbox.go", "store_list.go", "store_replies.go"}, // one SQL text
-		{"store_sqlite.go"},    // an engine
-		{"trigger_breaker.go"}, // is it called
-		{"trigger_health.go"},  // does Trigger.dev answer
-		{"trigger.go"},         // a job and a run
-		{"outbox.go", "outbox_restore.go", "poller.go"}, // tell, and ask
+		{"store_sqlite.go"},     // an engine
+		{"trigger_breaker.go"},  // is it called
+		{"trigger_health.go"},   // does Trigger.dev answer
+		{"trigger.go"},          // a job and a run
+		{"trigger_schedule.go"}, // a recurring job and a schedule
+		{"outbox.go", "outbox_restore.go", "outbox_schedule.go", "poller.go"}, // tell, and ask
 		{"worker.go"},    // take jobs, and carry out the built-in ones
 		{"clockwork.go"}, // what the clock alone brings about
 		{"problem.go"},   // an error and a status

@@ -23,6 +23,11 @@ type outbox struct {
 	task    func(job.Job) string
 	// submitted hears of every job that has just got its run.
 	submitted func(job.Job)
+	// scheduled hears of every schedule that now stands as its row says, and ending of
+	// every one that is about to be deleted, while its runs can still be listed.
+	scheduled func(job.Job)
+	ending    func(context.Context, job.Job)
+	turns     *turns
 	failpoint *failpoint
 	restore   restoreCheck
 
@@ -52,7 +57,8 @@ const (
 
 func newOutbox(store Store, a *adapter, owner string, task func(job.Job) string, log *slog.Logger) *outbox {
 	return &outbox{
-		store: store, adapter: a, log: log, owner: owner, task: task, submitted: func(job.Job) {}, restore: restoreCheck{begun: now(), turn: make(chan struct{}, 1)},
+		store: store, adapter: a, log: log, owner: owner, task: task, submitted: func(job.Job) {},
+		scheduled: func(job.Job) {}, ending: func(context.Context, job.Job) {}, turns: newTurns(), restore: restoreCheck{begun: now(), turn: make(chan struct{}, 1)},
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, sendsAtOnce),
 		busy: map[int64]bool{}, waiting: map[string]chan settledSubmit{},
 	}
@@ -196,7 +202,7 @@ func (o *outbox) pay(ctx context.Context, id int64) (moved bool) {
 	}
 	switch {
 	case j.Done():
-	case j.CancelRequested && (j.Executor != job.Trigger || j.State() == job.StateUnsent):
+	case j.CancelRequested && (j.Executor != job.Trigger || j.State() == job.StateUnsent || j.IsSchedule() && (j.FireLocally || j.SentAt.IsZero())):
 		// The host wrote the request into its own row; nobody has settled it yet.
 		_, moved = o.apply(ctx, id, job.Event{Kind: job.Cancel, At: now(), Source: "host"})
 	case o.adapter != nil && j.Owes():
@@ -212,7 +218,10 @@ func (o *outbox) call(ctx context.Context, j job.Job) (moved bool) {
 		return false
 	}
 	defer done()
-	if j.RunID == "" {
+	switch {
+	case j.IsSchedule():
+		return o.schedule(ctx, j)
+	case j.RunID == "":
 		return o.submit(ctx, j)
 	}
 	return o.cancel(ctx, j)
@@ -226,20 +235,10 @@ func (o *outbox) submit(ctx context.Context, j job.Job) bool {
 		return false
 	}
 	doubted = doubted || j.InDoubt()
-	hold := job.Event{
-		Kind: job.Send, At: now(), Source: "submit", Key: "job-" + uuid.NewString(), Task: o.task(j),
-		Lease: job.Lease{Token: uuid.NewString(), Owner: o.owner, For: submitHold},
-	}
-	step, err := o.store.Apply(ctx, j.ID, hold)
-	if errors.Is(err, job.ErrRefused) {
-		o.log.Debug("a submit is not due", "job", j.ID, "err", err)
+	j, held := o.hold(ctx, j)
+	if !held {
 		return false
 	}
-	if err != nil {
-		o.log.Error("cannot hold a job for its submit", "job", j.ID, "err", err)
-		return false
-	}
-	j = step.Job
 	o.failpoint.at("submit.held")
 	sent := o.adapter.submit(ctx, j, doubted)
 	o.failpoint.at("submit.answered")
@@ -256,6 +255,21 @@ func (o *outbox) submit(ctx context.Context, j job.Job) bool {
 		o.report(j, sent)
 	}
 	return ok
+}
+
+// hold takes the row for one send, so that nobody else sends it meanwhile.
+func (o *outbox) hold(ctx context.Context, j job.Job) (job.Job, bool) {
+	step, err := o.store.Apply(ctx, j.ID, job.Event{
+		Kind: job.Send, At: now(), Source: "submit", Key: "job-" + uuid.NewString(), Task: o.task(j),
+		Lease: job.Lease{Token: uuid.NewString(), Owner: o.owner, For: submitHold},
+	})
+	switch {
+	case errors.Is(err, job.ErrRefused):
+		o.log.Debug("a submit is not due", "job", j.ID, "err", err)
+	case err != nil:
+		o.log.Error("cannot hold a job for its submit", "job", j.ID, "err", err)
+	}
+	return step.Job, err == nil
 }
 
 func (o *outbox) cancel(ctx context.Context, j job.Job) (moved bool) {
@@ -304,6 +318,11 @@ func (o *outbox) report(j job.Job, sent submission) {
 	case job.Submitted:
 		o.log.Debug("job submitted", "job", j.ID, "run", j.RunID, "task", j.TriggerTask)
 		o.submitted(j)
+	case job.Scheduled:
+		o.log.Debug("schedule made", "job", j.ID, "schedule", j.ScheduleID, "task", j.TriggerTask)
+		o.scheduled(j)
+	case job.Unscheduled:
+		o.log.Info("schedule deleted", "job", j.ID, "schedule", sent.event.ScheduleID, "status", j.Status())
 	}
 	if sent.cached {
 		o.log.Warn("trigger.dev answered a first submit with a run it already had", "job", j.ID, "run", j.RunID)
