@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -61,10 +63,61 @@ func (h *health) readyz(w http.ResponseWriter, r *http.Request) {
 	if h.paused() {
 		view.Notes = append(view.Notes, "the circuit breaker is open: Trigger.dev is not called for a moment")
 	}
+	view.Notes = append(view.Notes, h.missedNotes(ctx)...)
 	if len(view.Notes) > 0 {
 		view.Status = "degraded"
 	}
 	writeJSON(w, http.StatusOK, view)
+}
+
+const (
+	// notedMisses bounds how many recurring jobs /readyz names.
+	notedMisses = 20
+	// countedMisses bounds how many the metric counts.
+	countedMisses = 10_000
+)
+
+// missedNotes names the recurring jobs that should have fired and did not.
+func (h *health) missedNotes(ctx context.Context) []string {
+	jobs, err := h.store.MissedRecurring(ctx, notedMisses)
+	if err != nil {
+		return []string{"cannot read which recurring jobs did not fire"}
+	}
+	var notes []string
+	for _, j := range jobs {
+		if !j.Paused {
+			notes = append(notes, fmt.Sprintf("recurring job %d (%s) should have fired at %s and did not", j.ID, j.Tag, h.missedTime(ctx, j).Format(timeLayout)))
+		}
+	}
+	return notes
+}
+
+// missedTime is the nominal time that was missed. A schedule on Trigger.dev has gone
+// on since, and its history tells.
+func (h *health) missedTime(ctx context.Context, j job.Job) time.Time {
+	if !j.OnTrigger() {
+		return j.Due
+	}
+	entries, err := h.store.History(ctx, j.ID)
+	if err != nil {
+		return j.Missed
+	}
+	for _, e := range slices.Backward(entries) {
+		var detail struct{ Nominal time.Time }
+		if e.Kind == string(job.Missed) && json.Unmarshal(e.Detail, &detail) == nil {
+			return detail.Nominal
+		}
+	}
+	return j.Missed
+}
+
+// missedCount is how many recurring jobs should have fired and did not.
+func (h *health) missedCount(ctx context.Context) int {
+	jobs, err := h.store.MissedRecurring(ctx, countedMisses)
+	if err != nil {
+		return 0
+	}
+	return len(slices.DeleteFunc(jobs, func(j job.Job) bool { return j.Paused }))
 }
 
 func (h *health) triggerState() (state, reason string) {
@@ -171,6 +224,7 @@ func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "sidejob_outbox_depth %d\nsidejob_outbox_oldest_seconds %g\n", view.Outbox.Depth, float64(view.Outbox.OldestMs)/1000)
 	fmt.Fprintf(w, "sidejob_cancels_pending %d\nsidejob_sync_lag_seconds %g\n", view.CancelsPending, float64(view.SyncLagMs)/1000)
 	fmt.Fprintf(w, "sidejob_trigger_up %d\nsidejob_breaker_open %d\nsidejob_uptime_seconds %g\n", up, paused, float64(view.UptimeMs)/1000)
+	fmt.Fprintf(w, "sidejob_recurring_missed %d\n", h.missedCount(r.Context()))
 	fmt.Fprintf(w, "sidejob_build_info{version=%q} 1\n", version())
 	fmt.Fprintf(w, "sidejob_leases_held %d\n", leases)
 	for _, counter := range []string{"sidejob_claims_total", "sidejob_lease_lost_total", "sidejob_unknown_status_total"} {
