@@ -77,7 +77,9 @@ type historyDetails struct {
 	Attempt                            int
 	RemoteAt, NextTry                  time.Time
 	RescheduledFromJob                 int64
-	Cancel                             string // confirmed or too late
+	Schedule                           string    // id on Trigger.dev
+	Nominal                            time.Time // the time that was missed
+	Cancel                             string    // confirmed or too late
 }
 
 // UnmarshalJSON takes what it understands: a newer server may say more, or otherwise.
@@ -156,10 +158,16 @@ func (l historyLine) sentence(j shownJob) string {
 	case job.Missing:
 		return l.missing()
 	}
+	if text := l.ofSchedule(j); text != "" {
+		return text
+	}
 	return fmt.Sprintf("%s%s: %s became %s%s.", l.Kind, l.through(), orWord(string(l.From), "new"), l.To, because(d.Reason+d.Error))
 }
 
 func (l historyLine) created(j shownJob) string {
+	if l.Source == "schedule" {
+		return fmt.Sprintf("The schedule of job %d fired it on Trigger.dev, for %s.", l.Detail.RescheduledFromJob, stamp(j.Due))
+	}
 	text := "It was scheduled" + l.through()
 	if from := l.Detail.RescheduledFromJob; from != 0 {
 		text += fmt.Sprintf(", following job %d", from)
@@ -172,6 +180,9 @@ func (l historyLine) created(j shownJob) string {
 
 func (l historyLine) canceled() string {
 	text := "Its cancel was asked for" + l.through()
+	if l.Detail.Reason == job.ReplacedReason && (l.From == job.StateScheduled || l.From == job.StatePaused) && l.To == job.StateCanceled {
+		return "Another job took its tag; that ended it."
+	}
 	if l.Detail.Reason == job.ReplacedReason {
 		text = "Another job took its tag, so it was to be canceled"
 	} else if l.Detail.Reason != "" {
@@ -206,6 +217,8 @@ func (l historyLine) unreached() string {
 		what = "Handing it to Trigger.dev did not work"
 	case "cancel":
 		what = "Canceling its run on Trigger.dev did not work"
+	case "schedule":
+		what = "Setting its schedule on Trigger.dev did not work"
 	}
 	what += because(l.Detail.Error)
 	if !l.Detail.NextTry.IsZero() {

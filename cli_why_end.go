@@ -15,7 +15,10 @@ func (s story) ending(at time.Time) []string {
 		return s.ended()
 	}
 	sentences := []string{s.waits(at)}
-	if s.job.CancelRequested {
+	switch {
+	case s.job.CancelRequested && s.job.CronSchedule != "" && s.job.Executor == job.Trigger:
+		sentences = append(sentences, "It is to be canceled; it ends when its schedule is deleted on Trigger.dev.")
+	case s.job.CancelRequested:
 		sentences = append(sentences, "It is to be canceled; it ends when Trigger.dev says that its run has stopped.")
 	}
 	if s.job.Error != "" {
@@ -57,6 +60,8 @@ func (s story) state() job.State {
 func (s story) waits(at time.Time) string {
 	j := s.job
 	switch {
+	case j.CronSchedule != "" && j.Executor == job.Trigger:
+		return s.waitsToFire(at)
 	case j.Paused:
 		return "It is paused, and waits to be resumed."
 	case j.Status == job.Executing && j.Executor == job.Trigger:
@@ -77,8 +82,6 @@ func (s story) waits(at time.Time) string {
 func (s story) waitsForTrigger(at time.Time) string {
 	j := s.job
 	switch {
-	case j.ScheduleID != "":
-		return fmt.Sprintf("Its schedule %s stands on Trigger.dev; every run of it is a job of its own.", j.ScheduleID)
 	case j.RunID == "":
 		return "It waits to be handed to Trigger.dev."
 	case j.Due.After(at):

@@ -212,7 +212,7 @@ func TestWhyEndings(t *testing.T) {
 		{"not due", internal(map[string]any{"due": later}), "", "It waits until it is due, 2026-03-01T10:05:00.000Z (in 1h00m)."},
 		{"to be tried again", internal(map[string]any{"attempt": 2}), "", "It waits for a worker to try it again, after attempt 2."},
 		{"paused", internal(map[string]any{"paused": true}), "", "It is paused, and waits to be resumed."},
-		{"a remote schedule", jobReply(200, map[string]any{"triggerScheduleId": "sched_1", "triggerRunId": nil}), "", "Its schedule sched_1 stands on Trigger.dev; every run of it is a job of its own."},
+		{"a run of a schedule", jobReply(200, map[string]any{"triggerScheduleId": "sched_1"}), "", "Its run run_1 waits on Trigger.dev to be started (QUEUED)."},
 		{"a delayed run", jobReply(200, map[string]any{"due": later}), "", "Its run run_1 waits on Trigger.dev until it is due, 2026-03-01T10:05:00.000Z (in 1h00m)."},
 		{"a queued run", jobReply(200, nil), "", "Its run run_1 waits on Trigger.dev to be started (QUEUED)."},
 		{"a task that is not deployed", jobReply(200, map[string]any{"triggerRawStatus": "PENDING_VERSION"}), "", "Its run run_1 waits on Trigger.dev for a version that has the task send-email: is it deployed?"},
