@@ -30,15 +30,16 @@ func floors() [][]string {
 		{"trigger_schedule.go"}, // a recurring job and a schedule
 		{"outbox.go", "outbox_restore.go", "outbox_schedule.go", "poller.go"}, // tell, and ask
 		{"worker.go"},    // take jobs, and carry out the built-in ones
+		{"fired.go"},     // what schedules have fired
 		{"clockwork.go"}, // what the clock alone brings about
 		{"problem.go"},   // an error and a status
 		{"metrics.go"},   // how are we
-		{"webhook_verify.go", "webhook_event.go"}, // whose words, and which
-		{"webhook.go", "realtime.go"},             // hear, and compare
-		{"reconcile.go", "reconcile_list.go"},     // compare
-		{"schedule.go"},                           // what runs how often
-		{"api_job.go"},                            // a job as callers see it
-		{"registry.go"},                           // jobs by name
+		{"webhook_verify.go", "webhook_event.go"},                      // whose words, and which
+		{"webhook.go", "realtime.go"},                                  // hear, and compare
+		{"reconcile.go", "reconcile_list.go", "reconcile_schedule.go"}, // compare
+		{"schedule.go"}, // what runs how often
+		{"api_job.go"},  // a job as callers see it
+		{"registry.go"}, // jobs by name
 		{"api.go", "api_schedule.go", "api_recurring.go", "api_preview.go", "api_worker.go", "api_list.go", "api_once.go", "api_guard.go", "api_openapi.go"}, // the private listener
 		{"serve.go"},               // all of it, started and stopped
 		{"cli"},                    // the commands that call a server

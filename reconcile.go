@@ -21,14 +21,15 @@ type reconciler struct {
 	adapter *adapter // nil when Trigger.dev is switched off
 	outbox  *outbox
 	poller  *poller
+	lookout *lookout
 	log     *slog.Logger
 
 	turn    chan struct{} // held by the sweep under way: there is one at a time
 	started atomic.Bool   // the first sweep is over
 }
 
-func newReconciler(store Store, a *adapter, o *outbox, p *poller, log *slog.Logger) *reconciler {
-	return &reconciler{store: store, adapter: a, outbox: o, poller: p, log: log, turn: make(chan struct{}, 1)}
+func newReconciler(store Store, a *adapter, o *outbox, p *poller, l *lookout, log *slog.Logger) *reconciler {
+	return &reconciler{store: store, adapter: a, outbox: o, poller: p, lookout: l, log: log, turn: make(chan struct{}, 1)}
 }
 
 // Report says what a sweep found.
@@ -44,7 +45,13 @@ type Report struct {
 	RemoteOrphans  int           `json:"remoteOrphans" doc:"Unfinished runs of this installation that no row has"`
 	AdoptedRuns    int           `json:"adoptedRuns" doc:"Of those, the ones that were given a row"`
 	CanceledRuns   int           `json:"canceledRuns" doc:"Of those, the ones that were canceled"`
-	DurationMs     int64         `json:"durationMs"`
+
+	Schedules        int `json:"schedules" doc:"Schedules on Trigger.dev that were compared with their rows"`
+	SchedulesSet     int `json:"schedulesRepaired" doc:"Of those, the ones that were gone or otherwise; they are set right"`
+	SchedulesOrphan  int `json:"remoteSchedules" doc:"Schedules of this installation that no row has"`
+	SchedulesDeleted int `json:"schedulesDeleted" doc:"Deleted, since their rows have ended, or as orphans on request"`
+
+	DurationMs int64 `json:"durationMs"`
 }
 
 // ReportError is why one job could not be asked about.
@@ -73,7 +80,7 @@ func (r *reconciler) reconcile(ctx context.Context, o sweepOptions) (Report, err
 	r.log.Info(fmt.Sprintf("Found %d unfinished Trigger.dev jobs", n))
 	s := newSweep(r, o)
 	if r.adapter != nil {
-		err = errors.Join(s.dispatch(ctx), s.askAll(ctx, true))
+		err = errors.Join(s.dispatch(ctx), s.compareSchedules(ctx), s.askAll(ctx, true))
 	}
 	report := s.done(begun)
 	r.log.Info("Reconciliation complete", "total", report.TotalJobs, "synced", report.SyncedJobs,
@@ -92,7 +99,7 @@ func (r *reconciler) sync(ctx context.Context) (Report, error) {
 	s := newSweep(r, sweepOptions{})
 	var err error
 	if r.adapter != nil {
-		err = s.askAll(ctx, false)
+		err = errors.Join(s.compareSchedules(ctx), s.askAll(ctx, false))
 		r.adapter.signOfLife(ctx)
 	}
 	return s.done(begun), err
@@ -222,7 +229,7 @@ func (s *sweep) dispatchOne(ctx context.Context, id int64) {
 		s.count(&s.report.SkippedJobs)
 	case err != nil:
 		s.failed(id, err)
-	case j.RunID != "":
+	case j.RunID != "", j.ScheduleSettled:
 		s.count(&s.report.DispatchedJobs)
 	case j.Done():
 		s.count(&s.report.SyncedJobs)

@@ -44,6 +44,7 @@ type server struct {
 	api        *api
 	outbox     *outbox
 	poller     *poller
+	lookout    *lookout
 	reconciler *reconciler
 	follower   *follower
 	clockwork  *clockwork
@@ -118,13 +119,15 @@ func (s *server) assemble() error {
 	s.outbox = newOutbox(s.store, a, owner, s.cfg.registry.task, category(s.log, "trigger-adapter"))
 	s.poller = newPoller(s.store, a, s.cfg.syncEvery, category(s.log, "trigger-reconcile"))
 	s.outbox.submitted, s.outbox.failpoint = s.poller.watch, s.cfg.failpoint
-	s.reconciler = newReconciler(s.store, a, s.outbox, s.poller, category(s.log, "trigger-reconcile"))
+	s.lookout = newLookout(s.store, a, s.outbox, s.poller, category(s.log, "schedule"))
+	s.outbox.scheduled, s.outbox.ending = s.lookout.soon, s.lookout.lastLook
+	s.reconciler = newReconciler(s.store, a, s.outbox, s.poller, s.lookout, category(s.log, "trigger-reconcile"))
 	s.follower = &follower{store: s.store, adapter: a, poller: s.poller, log: category(s.log, "trigger-reconcile")}
 	s.clockwork = &clockwork{store: s.store, log: category(s.log, "schedule"), fired: s.outbox.nudge, lost: h.leaseLost}
 	s.workers = &workers{store: s.store, desk: newDesk(s.store), log: category(s.log, "worker"), count: s.cfg.workers, do: builtins(s.store), claimed: h.claimed}
 	h.runsURL = s.cfg.runsURL
 	h.reconcile = func() bool { return a == nil || s.reconciler.started.Load() }
-	hook := &webhook{store: s.store, adapter: a, poller: s.poller, secrets: s.cfg.secrets, log: category(s.log, "trigger-webhook"), failpoint: s.cfg.failpoint}
+	hook := &webhook{store: s.store, adapter: a, poller: s.poller, lookout: s.lookout, secrets: s.cfg.secrets, log: category(s.log, "trigger-webhook"), failpoint: s.cfg.failpoint}
 	s.api = &api{
 		store: s.store, desk: s.workers.desk, outbox: s.outbox, reconciler: s.reconciler, registry: s.cfg.registry, health: h,
 		triggerOn: s.cfg.triggerOn, token: tokens, hosts: hostSet(s.cfg.hosts), owner: owner,
@@ -158,6 +161,9 @@ func hostSet(names []string) allowedHosts {
 
 // start begins the work behind the API. Reconciling goes on beside it.
 func (s *server) start() (err error) {
+	if err := s.lookout.remember(s.stopped); err != nil {
+		return err
+	}
 	s.work.Go(func() {
 		defer close(s.sent)
 		s.outbox.run(s.stopped, s.draining)
@@ -167,6 +173,7 @@ func (s *server) start() (err error) {
 	if s.cfg.triggerOn {
 		s.work.Go(func() { s.poller.run(s.draining) })
 		s.work.Go(func() { s.follower.run(s.draining) })
+		s.work.Go(func() { s.lookout.run(s.draining) })
 		s.work.Go(s.firstReconcile)
 	}
 	s.stopPeriodics, err = startPeriodics(s.draining, periodics(s.reconciler, s.cfg.syncEvery, category(s.log, "schedule")))

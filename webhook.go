@@ -18,6 +18,7 @@ type webhook struct {
 	store   Store
 	adapter *adapter // nil when Trigger.dev is switched off
 	poller  *poller
+	lookout *lookout
 	secrets webhookSecrets
 	log     *slog.Logger
 
@@ -93,7 +94,11 @@ func (h *webhook) hear(ctx context.Context, ev runEvent, webhookID string) (bool
 	}
 	h.failpoint.at("webhook.committed")
 	h.log.Debug("event", "run", ev.run.ID, "status", ev.run.Raw, "job", id, "matched", matched)
-	if matched && id != 0 && h.adapter != nil {
+	switch {
+	case h.adapter == nil:
+	case !matched:
+		h.lookout.hint()
+	case id != 0:
 		h.poller.soon(id)
 	}
 	return matched, nil
