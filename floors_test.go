@@ -18,7 +18,7 @@ import (
 // contents.
 func floors() [][]string {
 	return [][]string{
-		{"clock.go", "hub.go", "logs.go", "listen.go", "token.go", "version.go", "exit.go", "failpoint.go"},
+		{"clock.go", "hub.go", "turns.go", "logs.go", "listen.go", "token.go", "version.go", "exit.go", "failpoint.go"},
 		{"store.go"},         // what a store promises
 		{"store_dialect.go"}, // what engines say differently
 		{"store_columns.go"}, // a row and a Job

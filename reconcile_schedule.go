@@ -33,7 +33,7 @@ func (s *sweep) compareSchedules(ctx context.Context) error {
 			continue // the outbox sets it right
 		}
 		r, found := byID[j.ScheduleID]
-		s.each(ctx, j.ID, func(ctx context.Context) { s.compareOne(ctx, j, found && differences(j, r) == "") })
+		s.each(ctx, j.ID, func(ctx context.Context) { s.compareOne(ctx, j, found && drift(j, r) == "") })
 	}
 	s.jobs.Wait()
 	if listed {

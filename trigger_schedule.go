@@ -178,14 +178,14 @@ func (a *adapter) askSchedule(ctx context.Context, j job.Job) (job.Event, error)
 	if err != nil {
 		return job.Event{}, fmt.Errorf("ask for schedule %s: %w", j.ScheduleID, err)
 	}
-	if what := differences(j, s); what != "" {
+	if what := drift(j, s); what != "" {
 		return job.Event{Kind: job.Drifted, At: now(), ScheduleID: j.ScheduleID, Reason: what}, nil
 	}
 	return job.Event{}, nil
 }
 
-// differences says in which ways the schedule is not as the row says.
-func differences(j job.Job, s triggerdev.Schedule) string {
+// drift says in which ways the schedule is not as the row says.
+func drift(j job.Job, s triggerdev.Schedule) string {
 	var list []string
 	note := func(what, is, want string) {
 		if is != want {

@@ -17,21 +17,14 @@ import (
 )
 
 // desk hands out work. Of all who wait there for the same types one looks out and the
-// others stand in a queue, so that a job that is written costs one look, however many
+// others wait their turn, so that a job that is written costs one look, however many
 // wait.
 type desk struct {
 	store Store
-
-	mu     sync.Mutex
-	queues map[string]*queue // by what is asked for
+	turns *turns // by what is asked for
 }
 
-type queue struct {
-	turn     chan struct{} // holds a value when nobody looks out
-	standing int
-}
-
-func newDesk(store Store) *desk { return &desk{store: store, queues: map[string]*queue{}} }
+func newDesk(store Store) *desk { return &desk{store: store, turns: newTurns()} }
 
 // claim hands out work as soon as there is some, or none when the wait or ctx is over.
 // Whatever becomes of ctx meanwhile, what was claimed is returned.
@@ -46,14 +39,11 @@ func (d *desk) claim(ctx context.Context, c Claim, wait time.Duration) ([]job.Jo
 	if err != nil || len(jobs) > 0 {
 		return jobs, err
 	}
-	q, leave := d.join(fmt.Sprintf("%q %q", c.Types, c.NotTypes))
-	defer leave()
-	select {
-	case <-q.turn:
-	case <-ctx.Done():
-		return nil, nil
+	done, err := d.turns.take(ctx, fmt.Sprintf("%q %q", c.Types, c.NotTypes))
+	if err != nil {
+		return nil, nil // the wait is over
 	}
-	defer func() { q.turn <- struct{}{} }()
+	defer done()
 	return d.lookOut(ctx, c)
 }
 
@@ -79,27 +69,6 @@ func (d *desk) lookOut(ctx context.Context, c Claim) ([]job.Job, error) {
 		waitUntil(ctx, until, changed)
 	}
 	return nil, nil
-}
-
-func (d *desk) join(asked string) (q *queue, leave func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	q = d.queues[asked]
-	if q == nil {
-		q = &queue{turn: make(chan struct{}, 1)}
-		q.turn <- struct{}{}
-		d.queues[asked] = q
-	}
-	q.standing++
-	return q, func() { d.leave(asked, q) }
-}
-
-func (d *desk) leave(asked string, q *queue) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if q.standing--; q.standing == 0 {
-		delete(d.queues, asked)
-	}
 }
 
 // waitUntil waits for a time, a wake-up or the end of ctx.
