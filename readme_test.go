@@ -120,6 +120,7 @@ func TestREADMEBeginsWithACommand(t *testing.T) {
 func TestREADMECommandsAreReal(t *testing.T) {
 	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(readREADME(t), -1)
 	w := newWorld(t)
+	shell := &readmeShell{world: w}
 	commandsSeen := 0
 	for _, block := range blocks {
 		for _, line := range strings.Split(strings.ReplaceAll(block[1], "\\\n", ""), "\n") {
@@ -132,7 +133,7 @@ func TestREADMECommandsAreReal(t *testing.T) {
 				parses(t, words[1:])
 				commandsSeen++
 			case len(words) > 0 && words[0] == "curl":
-				curls(t, w, words)
+				shell.curl(words)
 				commandsSeen++
 			}
 		}
@@ -153,20 +154,59 @@ func parses(t *testing.T, args []string) {
 	}
 }
 
-func curls(t *testing.T, w *world, words []string) {
-	t.Helper()
+// readmeShell is who pastes the README's curls, and fills in ID and TOKEN from what the
+// last ones answered.
+type readmeShell struct {
+	*world
+	id, token string
+}
+
+func (s *readmeShell) curl(words []string) {
+	s.t.Helper()
 	var path, body string
+	fill := strings.NewReplacer("/ID/", "/"+s.id+"/", "TOKEN", s.token)
 	for i, word := range words {
 		if at, ok := strings.CutPrefix(word, "http://127.0.0.1:7766"); ok {
-			path = at
+			path = fill.Replace(at)
 		}
 		if word == "-d" {
-			body = words[i+1]
+			body = fill.Replace(words[i+1])
 		}
 	}
-	if r := w.call("POST", path, body); r.status != 201 {
-		t.Errorf("%s: %d %s", strings.Join(words, " "), r.status, r.body)
+	r := s.call("POST", path, body)
+	if r.status != 200 && r.status != 201 {
+		s.t.Errorf("%s: %d %s", strings.Join(words, " "), r.status, r.body)
+		return
 	}
+	var got struct {
+		Jobs []struct {
+			ID         int64
+			LeaseToken string
+		}
+	}
+	if r.into(s.t, &got); len(got.Jobs) > 0 {
+		s.id, s.token = fmt.Sprint(got.Jobs[0].ID), got.Jobs[0].LeaseToken
+	}
+}
+
+// TestREADMEShowsNightsOnWhichClocksChange runs the commands that it shows, and holds it to
+// what they print.
+func TestREADMEShowsNightsOnWhichClocksChange(t *testing.T) {
+	var b strings.Builder
+	for _, line := range []string{
+		"sidejob schedule preview '30 2 * * *' --timezone America/New_York --from 2026-03-07T00:00:00Z --count 3",
+		"sidejob schedule preview '0 */2 * * *' --timezone Europe/Berlin --from 2026-10-24T21:00:00Z --count 4",
+	} {
+		words := shellWords(line)
+		var out, errs strings.Builder
+		std := streams{out: &out, err: &errs, env: func(string) string { return "" }}
+		if code := run(t.Context(), words[1:], std); code != 0 {
+			t.Fatalf("%s: exit code %d, %s", line, code, errs.String())
+		}
+		text := regexp.MustCompile(`(?m) +$`).ReplaceAllString(out.String(), "")
+		fmt.Fprintf(&b, "```sh\n%s\n```\n\n```\n%s```\n\n", line, text)
+	}
+	generated(t, "preview", b.String())
 }
 
 // shellWords splits a line as a shell would: blanks, and single quotes.
