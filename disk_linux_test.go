@@ -11,7 +11,7 @@ import (
 // and then lifts that. What was acknowledged before and after is there.
 func TestAFullDiskIsARefusalAndNoEnd(t *testing.T) {
 	dir, address := t.TempDir(), freeAddress(t)
-	p := startProcess(t, dir, []string{"SIDEJOB_TOKEN=process-token"}, "serve", "--no-trigger", "--listen", address, "--database", "full.db")
+	p := startProcess(t, dir, []string{"SIDEJOB_TOKEN=process-token"}, "serve", "--no-trigger", "--listen", address, "--database", "full.db", "--worker-count", "0")
 	if _, err := p.err.waitFor(t.Context(), "sidejob serves"); err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ type seenEnd struct {
 }
 
 func newWeek(t *testing.T, seed uint64) *week {
-	w := &week{scene: newScene(t, withTasks(sceneTasks())), weather: newWeather(seed), begun: time.Now(), ended: map[int64]seenEnd{}}
+	w := &week{scene: newScene(t, withTasks(sceneTasks()), withWorkers(1)), weather: newWeather(seed), begun: time.Now(), ended: map[int64]seenEnd{}}
 	w.out.tapWith(w.disturb)
 	w.in.tapWith(w.mislay)
 	return w
