@@ -28,6 +28,8 @@ type world struct {
 	log  *bytes.Buffer
 	mock emulator.Config
 	hook bool // the emulator posts events
+
+	assembled func(*server) // sees each server before it starts
 }
 
 // worldOption changes a world before it starts.
@@ -46,7 +48,7 @@ const worldSecret = "whsec_c2lkZWpvYi10ZXN0LXNlY3JldA=="
 // newWorld starts emulator and server; both end with the test.
 func newWorld(t *testing.T, options ...worldOption) *world {
 	t.Helper()
-	w := &world{t: t, log: &bytes.Buffer{}, hook: true}
+	w := &world{t: t, log: &bytes.Buffer{}, hook: true, assembled: func(*server) {}}
 	w.cfg = config{
 		database: filepath.Join(t.TempDir(), "sidejob.db"), registry: registry{jobs: map[string]definition{}},
 		syncEvery: 5 * time.Minute, drain: 5 * time.Second, triggerOn: true, triggerURL: "http://trigger.test",
@@ -86,6 +88,7 @@ func (w *world) boot() {
 		w.t.Fatalf("start the server: %v", err)
 	}
 	w.srv = srv
+	w.assembled(srv)
 	if err := srv.start(); err != nil {
 		w.t.Fatalf("start the server: %v", err)
 	}

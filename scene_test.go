@@ -278,9 +278,15 @@ func (s *scene) truth() []remoteRow {
 // rows is every job of Trigger.dev, oldest first.
 func (s *scene) rows() []seenJob {
 	s.t.Helper()
+	return s.list("executor=trigger")
+}
+
+// list is every job that a filter lets through, oldest first.
+func (w *world) list(filter string) []seenJob {
+	w.t.Helper()
 	var all []seenJob
 	for cursor := ""; ; {
-		path := "/api/jobs?executor=trigger&limit=200"
+		path := "/api/jobs?limit=200&" + filter
 		if cursor != "" {
 			path += "&cursor=" + url.QueryEscape(cursor)
 		}
@@ -288,7 +294,7 @@ func (s *scene) rows() []seenJob {
 			Jobs       []seenJob
 			NextCursor string
 		}
-		s.call("GET", path, nil).into(s.t, &page)
+		w.call("GET", path, nil).into(w.t, &page)
 		all = append(all, page.Jobs...)
 		if cursor = page.NextCursor; cursor == "" {
 			slices.Reverse(all)
