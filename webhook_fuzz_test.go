@@ -68,7 +68,10 @@ func newHookBench(f *testing.F) *hookBench {
 	log := slog.New(slog.DiscardHandler)
 	a := &adapter{client: client, log: log, health: &triggerHealth{log: log}, unknown: func(string) {}}
 	b := &hookBench{store: store, host: host}
-	b.hook = &webhook{store: store, adapter: a, poller: newPoller(store, a, time.Minute, log), secrets: webhookSecrets{worldSecret}, log: log}
+	asks := newPoller(store, a, time.Minute, log)
+	b.hook = &webhook{
+		store: store, adapter: a, poller: asks, lookout: newLookout(store, a, nil, asks, log), secrets: webhookSecrets{worldSecret}, log: log,
+	}
 	b.open, b.unrun = b.job(f, "first", "key-1"), b.job(f, "second", "key-2")
 	if _, err := store.Apply(f.Context(), b.open, job.Event{Kind: job.Submitted, At: now(), Run: job.Run{ID: "run_1"}}); err != nil {
 		f.Fatalf("give the job its run: %v", err)
