@@ -237,7 +237,7 @@ func follow(j Job, ev Event, due time.Time) Job {
 		Metadata: j.Metadata, Labels: j.Labels,
 		Created: ev.At, Updated: ev.At,
 	}
-	if f.Recurs() && !f.IsSchedule() && f.ScheduleRow == 0 {
+	if f.Recurs() && f.ScheduleRow == 0 {
 		f.ScheduleRow = j.ID
 	}
 	if f.Executor == Trigger {

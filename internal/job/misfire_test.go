@@ -53,7 +53,7 @@ func slow(t *testing.T, j Job) Job {
 func TestOnceFiresOneTimeForAllThatPassed(t *testing.T) {
 	for _, m := range []Misfire{"", FireOnce} {
 		j := everyMinute(t, misfire(m, 0))
-		step := next(t, after(t, j, at(clock("11:30:20"), claim())), at(clock("11:30:25"), complete(`1`)))
+		step := next(t, after(t, j, at(clock("11:30:19"), missed()), at(clock("11:30:20"), claim())), at(clock("11:30:25"), complete(`1`)))
 		isDue(t, step.Job, clock("08:00:00"))
 		isDue(t, follower(t, step), clock("11:31:00"))
 	}
@@ -62,7 +62,7 @@ func TestOnceFiresOneTimeForAllThatPassed(t *testing.T) {
 }
 
 func TestSkipLeavesOutWhatIsLateByMoreThanAMinuteOrOvertaken(t *testing.T) {
-	hourly, minutely, often := "0 * * * *", "* * * * *", "*/10 * * * * *"
+	hourly, minutely, often, always := "0 * * * *", "* * * * *", "*/10 * * * * *", "* * * * * *"
 	for _, c := range []struct {
 		cron, at, due string
 	}{
@@ -80,6 +80,8 @@ func TestSkipLeavesOutWhatIsLateByMoreThanAMinuteOrOvertaken(t *testing.T) {
 		{often, "08:00:09", "08:00:00"},
 		{often, "08:00:10", "08:00:10"},
 		{often, "09:59:59", "09:59:50"},
+		{always, "08:00:01", "08:00:01"},
+		{always, "09:59:59", "09:59:59"},
 	} {
 		j := internalJob(t, recurs(c.cron), misfire(FireSkip, 0))
 		when := clock(c.at)
@@ -182,6 +184,11 @@ func TestAllNotesWhatItLeavesOut(t *testing.T) {
 	isDue(t, often.Job, clock("08:00:08"))
 	if !often.Job.Missed.IsZero() {
 		t.Errorf("missed: got %v, want none within a minute", often.Job.Missed)
+	}
+	often = next(t, often.Job, at(clock("08:02:00"), missed()))
+	isDue(t, often.Job, clock("08:01:58"))
+	if !often.Job.Missed.Equal(clock("08:02:00")) {
+		t.Errorf("missed: got %v, want 08:02:00: what is left out was late", often.Job.Missed)
 	}
 }
 
@@ -293,5 +300,16 @@ func TestCatchingUpLeavesExactlyTheLimit(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A host may have written 0.
+func TestARowThatIsDueAtNoTimeIsDueAtOnce(t *testing.T) {
+	for m, want := range map[Misfire][]time.Time{
+		FireOnce: {{}}, FireSkip: {clock("08:10:00")}, FireAll: {clock("08:08:00"), clock("08:09:00"), clock("08:10:00")},
+	} {
+		j := everyMinute(t)
+		j.Misfire, j.MisfireLimit, j.Due = m, 3, time.Time{}
+		equal(t, string(m), madeUp(t, j, clock("08:10:30")), want)
 	}
 }

@@ -212,7 +212,7 @@ func cronProblems(err error, s Spec) Problems {
 	if e.Field != "" {
 		why = e.Field + ": " + why
 	}
-	if _, fits := cron.Parse(s.CronSchedule, s.Timezone); fits == nil && s.CronSchedule != "" {
+	if _, fits := cron.Parse(s.CronSchedule, s.Timezone); fits == nil {
 		why += "; with fireLocally sidejob fires it itself"
 	}
 	return Problems{{e.Member, why}}

@@ -99,8 +99,8 @@ func (j Job) misfireLimit() int {
 }
 
 // catchUp is the first nominal time after due of which at most limit have passed. As
-// many may have passed as there are seconds in years, so it looks back from now, as
-// far as it takes to find a few more than limit.
+// many may have passed as there are seconds in years, so it searches how far to look
+// back from now to find a few more than limit.
 func catchUp(s *cron.Schedule, due, at time.Time, limit int) time.Time {
 	if len(between(s, due, at, limit+1)) <= limit {
 		return s.Next(due)
@@ -110,7 +110,7 @@ func catchUp(s *cron.Schedule, due, at time.Time, limit int) time.Time {
 		passed := between(s, time.Unix(at.Unix()-span, 0), at, 2*limit)
 		switch {
 		case len(passed) < limit:
-			few, span = span, min(2*span, (span+many+1)/2)
+			few, span = span, (span+many+1)/2
 		case len(passed) < 2*limit:
 			return passed[len(passed)-limit]
 		default:
@@ -146,7 +146,7 @@ func (j Job) skips(at time.Time) bool {
 // is the last nominal time that is not late by more than that, else the first to
 // come. One whose expression is none begins late: there is nothing to move on to.
 func (j Job) skipsTo(at time.Time) (due time.Time, skips bool) {
-	if !j.Recurs() || j.Misfire != FireSkip || !j.Started.IsZero() || !j.Due.Before(at) {
+	if !j.Recurs() || j.Misfire != FireSkip || !j.Started.IsZero() {
 		return time.Time{}, false
 	}
 	s, err := cron.Parse(j.CronSchedule, j.Timezone)
@@ -154,7 +154,7 @@ func (j Job) skipsTo(at time.Time) (due time.Time, skips bool) {
 		return time.Time{}, false
 	}
 	bound := at.Add(-Grace - time.Millisecond)
-	if begins := between(s, later(j.Due, bound), at, 1+int(Grace/time.Second)); len(begins) > 0 {
+	if begins := between(s, bound, at, 1+int(Grace/time.Second)); len(begins) > 0 {
 		return begins[len(begins)-1], true
 	}
 	return s.Next(at), true
@@ -163,7 +163,7 @@ func (j Job) skipsTo(at time.Time) (due time.Time, skips bool) {
 // nextOccurrence is the row that follows an occurrence of an internal job, however
 // that has ended; nil where there is none.
 func nextOccurrence(j Job, ev Event) *Job {
-	if !j.Recurs() || j.IsSchedule() || j.LastOccurrence {
+	if !j.Recurs() || j.LastOccurrence {
 		return nil
 	}
 	due, err := nextDue(j, ev.At)

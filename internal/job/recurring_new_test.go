@@ -133,12 +133,13 @@ func TestNewWarnsOfWhatTriggerDevDoesNotDoWhenItFires(t *testing.T) {
 }
 
 func TestResolveOfRecurringJobs(t *testing.T) {
-	const waiting, atWork, remote, local, ending, run, asked = 1, 2, 3, 4, 5, 6, 7
+	const waiting, atWork, remote, local, ending, run, asked, later, single = 1, 2, 3, 4, 5, 6, 7, 8, 9
 	canceling := after(t, everyMinute(t), claim())
 	canceling.CancelRequested = true // its host wrote so
 	rows := []Job{
 		everyMinute(t), after(t, everyMinute(t), claim()), settled(t), localJob(t), after(t, settled(t), cancel("")),
 		*next(t, settled(t), fired("run_1", clock("08:00:00"))).Follow, canceling,
+		follower(t, next(t, after(t, everyMinute(t), claim()), complete(`1`))), after(t, internalJob(t), claim()),
 	}
 	for i := range rows {
 		rows[i].ID = int64(i + 1)
@@ -155,6 +156,8 @@ func TestResolveOfRecurringJobs(t *testing.T) {
 		taken       bool
 	}{
 		{"one that waits is canceled", Replace, internal, one(waiting), []int64{waiting}, nil, 0, false},
+		{"whichever occurrence it is", Replace, internal, one(later), []int64{later}, nil, 0, false},
+		{"a one-time job at work goes on", Replace, internal, one(single), nil, nil, 0, false},
 		{"of one at work, that occurrence is the last", Replace, internal, one(atWork), nil, []int64{atWork}, 0, false},
 		{"also where the new one is of the other executor", "", schedule, one(atWork), nil, []int64{atWork}, 0, false},
 		{"replace all cancels it", ReplaceAll, internal, one(atWork), []int64{atWork}, nil, 0, false},

@@ -35,7 +35,7 @@ func unscheduled() Event { return Event{Kind: Unscheduled} }
 func fire() Event { return Event{Kind: Fired, Key: "job-fresh"} }
 
 func fired(run string, nominal time.Time) Event {
-	return Event{Kind: Fired, Nominal: nominal, Run: Run{ID: run, Environment: "env_2"}}
+	return Event{Kind: Fired, Key: "job-fresh", Nominal: nominal, Run: Run{ID: run, Environment: "env_2"}}
 }
 
 func TestAScheduleIsMadeOnTriggerDev(t *testing.T) {
@@ -48,6 +48,7 @@ func TestAScheduleIsMadeOnTriggerDev(t *testing.T) {
 		t.Errorf("quiet %v, sent at %v, held by %q, in doubt %v", held.Quiet, held.Job.SentAt, held.Job.LeaseToken, held.Job.InDoubt())
 	}
 	refuses(t, held.Job, send(), "another call is under way")
+	hasState(t, after(t, held.Job, at(held.Job.LeaseExpires, send())), StateScheduling)
 	step := next(t, held.Job, at(clock("08:00:06"), scheduled(true)))
 	want := j
 	want.ScheduleID, want.ScheduleSettled, want.Environment = "sched_1", true, "env_1"
@@ -169,6 +170,9 @@ func TestAScheduleThatTriggerDevCannotKnowIsCanceledAtOnce(t *testing.T) {
 	hasState(t, after(t, byHost, cancel("")), StateEnding)
 	late := after(t, sent, unreached(false), scheduled(true), cancel(""))
 	hasState(t, late, StateEnding)
+	if late.SentAt.IsZero() {
+		t.Error("sent at: got none, want one: Trigger.dev has it")
+	}
 }
 
 func TestAScheduleThatAnotherRowCarriesOnIsNotDeleted(t *testing.T) {
@@ -316,6 +320,8 @@ func TestARunHeardOfLateDoesNotMoveTheScheduleBack(t *testing.T) {
 	equal(t, "the schedule", step.Job, j)
 	equal(t, "changed", step.Changed, false)
 	isDue(t, *step.Follow, clock("08:00:00"))
+	again := next(t, j, fired("run_9", clock("09:00:00")))
+	equal(t, "changed by the same run again", again.Changed, false)
 }
 
 func TestAScheduleThatDoesNotFireIsMissedOnce(t *testing.T) {
@@ -409,6 +415,7 @@ func TestAScheduleFiredHereHearsNothingOfTriggerDev(t *testing.T) {
 		}
 		refuses(t, j, send(), "it owes Trigger.dev nothing")
 	}
+	byHost.ScheduleID, byHost.SentAt = "sched_1", second(0)
 	hasState(t, after(t, byHost, cancel("")), StateCanceled)
 }
 
