@@ -99,7 +99,7 @@ func onScheduled(j Job, ev Event) Step {
 	}
 	j.ScheduleSettled = ev.Active != j.Paused
 	if late := ev.At.Sub(j.Due); before.LastSynced.IsZero() && late >= 0 && late <= Grace {
-		j.Due = firstDue(j, ev.At.Add(time.Millisecond)) // made a moment too late for its first time, it has missed nothing
+		j = withDue(j, dueAfter(j, ev.At)) // made a moment too late for its first time, it has missed nothing
 	}
 	j.Error, j.Tries, j.NextTry, j.LastSynced = "", 0, time.Time{}, ev.At
 	j = withoutLease(j)

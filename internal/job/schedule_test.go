@@ -18,10 +18,10 @@ func localJob(t *testing.T, edit ...func(*Spec)) Job {
 	return triggerJob(t, append([]func(*Spec){recurs("0 * * * *"), func(s *Spec) { s.FireLocally = true }}, edit...)...)
 }
 
-// settled is a schedule that Trigger.dev has.
+// settled is a schedule that Trigger.dev has had since before its first time.
 func settled(t *testing.T, edit ...func(*Spec)) Job {
 	t.Helper()
-	return after(t, remoteJob(t, edit...), send(), scheduled(true))
+	return after(t, remoteJob(t, edit...), at(clock("07:59:58"), send()), at(clock("07:59:59"), scheduled(true)))
 }
 
 func scheduled(active bool) Event {
@@ -42,17 +42,17 @@ func TestAScheduleIsMadeOnTriggerDev(t *testing.T) {
 	j := remoteJob(t)
 	hasState(t, j, StateScheduling)
 	isDue(t, j, clock("08:00:00"))
-	held := next(t, j, at(clock("08:00:05"), send()))
+	held := next(t, j, at(clock("07:59:58"), send()))
 	hasState(t, held.Job, StateScheduling)
-	if !held.Quiet || !held.Job.SentAt.Equal(clock("08:00:05")) || held.Job.LeaseToken != "sender" || held.Job.InDoubt() {
+	if !held.Quiet || !held.Job.SentAt.Equal(clock("07:59:58")) || held.Job.LeaseToken != "sender" || held.Job.InDoubt() {
 		t.Errorf("quiet %v, sent at %v, held by %q, in doubt %v", held.Quiet, held.Job.SentAt, held.Job.LeaseToken, held.Job.InDoubt())
 	}
 	refuses(t, held.Job, send(), "another call is under way")
 	hasState(t, after(t, held.Job, at(held.Job.LeaseExpires, send())), StateScheduling)
-	step := next(t, held.Job, at(clock("08:00:06"), scheduled(true)))
+	step := next(t, held.Job, at(clock("07:59:59"), scheduled(true)))
 	want := j
 	want.ScheduleID, want.ScheduleSettled, want.Environment = "sched_1", true, "env_1"
-	want.SentAt, want.LastSynced, want.Updated = clock("08:00:05"), clock("08:00:06"), clock("08:00:06")
+	want.SentAt, want.LastSynced, want.Updated = clock("07:59:58"), clock("07:59:59"), clock("07:59:59")
 	equal(t, "the schedule", step.Job, want)
 	hasState(t, step.Job, StateScheduled)
 	if step.Quiet || step.Job.Owes() || step.Job.Asked() {
