@@ -87,17 +87,17 @@ func newMonth(t *testing.T) *month {
 	m.scene = setScene(t, &scene{out: &wire{mute: true}, in: &wire{}}, []worldOption{withTasks(sceneTasks()), func(w *world) { w.assembled = restful }})
 	for i, zone := range []string{"America/New_York", "Europe/Berlin", "Australia/Lord_Howe"} {
 		for k, misfire := range []job.Misfire{job.FireOnce, job.FireSkip, job.FireAll} {
-			for _, cron := range []string{"15 2 * * *", "45 1 * * *", "10 */2 * * *", "30 23 L * *", "0 9 * * 1"} {
-				m.ask(&ticking{cron: cron, zone: zone, misfire: misfire, limit: 20})
+			for _, cron := range []string{"15 2 * * *", "45 1 * * *", "10 */6 * * *", "30 23 L * *", "0 9 * * 1"} {
+				m.ask(&ticking{cron: cron, zone: zone, misfire: misfire, limit: 5})
 			}
-			m.ask(&ticking{cron: "15 2 * * *", zone: zone, misfire: misfire, limit: 20, locally: true, task: "ok"})
+			m.ask(&ticking{cron: "15 2 * * *", zone: zone, misfire: misfire, limit: 5, locally: true, task: "ok"})
 			if i != k {
 				continue
 			}
-			for _, cron := range []string{"*/15 * * * *", "0 * * * *", "*/30 0-19 1,2 * * 0"} {
+			for _, cron := range []string{"*/15 0-5 * * *", "0 * * * *", "*/30 0-19 1,2 * * 0"} {
 				m.ask(&ticking{cron: cron, zone: zone, misfire: misfire})
 			}
-			m.ask(&ticking{cron: "40 * * * *", zone: zone, misfire: misfire, limit: 5, locally: true, task: "bad"})
+			m.ask(&ticking{cron: "40 */2 * * *", zone: zone, misfire: misfire, limit: 5, locally: true, task: "bad"})
 		}
 	}
 	m.begin()
@@ -187,7 +187,7 @@ func (m *month) liveThrough() {
 	tick := func(day, quarter int) time.Time { // just after a nominal time
 		return begun.Add(time.Duration(day*96+quarter)*15*time.Minute + atOdds)
 	}
-	paused := []*ticking{m.named("10 */2 * * *", job.FireOnce), m.named("10 */2 * * *", job.FireSkip), m.named("10 */2 * * *", job.FireAll), m.named("40 * * * *", job.FireOnce)}
+	paused := []*ticking{m.named("10 */6 * * *", job.FireOnce), m.named("10 */6 * * *", job.FireSkip), m.named("10 */6 * * *", job.FireAll), m.named("40 */2 * * *", job.FireOnce)}
 	m.restart(tick(0, 20), 0)
 	m.crash(tick(0, 60), 0)
 	m.crash(tick(1, 8), 45*time.Second)
@@ -198,7 +198,7 @@ func (m *month) liveThrough() {
 	m.crash(tick(3, 72), 59*time.Second)
 	m.replace(tick(4, 10), m.named("0 * * * *", job.FireSkip), "20 */3 * * *")
 	m.restart(tick(4, 56), 3*time.Hour) // Lord Howe
-	m.replace(tick(5, 12), m.named("*/15 * * * *", job.FireOnce), "*/20 0-12 * * *")
+	m.replace(tick(5, 12), m.named("*/15 0-5 * * *", job.FireOnce), "*/20 0-12 * * *")
 	m.crash(tick(5, 84), 61*time.Second)
 	m.hold(tick(6, 4), 30*time.Hour, paused...)
 	m.crash(tick(8, 40), 48*time.Hour)
@@ -284,8 +284,7 @@ func (s *server) watchAll() <-chan struct{} {
 	return changed
 }
 
-// restfulStore is one room's view of the store. It is used by one goroutine at a
-// time, but for what it passes on.
+// restfulStore is one room's view of the store.
 type restfulStore struct {
 	Store
 	changed <-chan struct{}
@@ -295,8 +294,8 @@ type restfulStore struct {
 	next  time.Time
 }
 
-// rests tells whether nothing can be new.
-func (r *restfulStore) rests(at time.Time) bool {
+// rests tells whether nothing can be new, and until when.
+func (r *restfulStore) rests(at time.Time) (next time.Time, rests bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	select {
@@ -305,9 +304,10 @@ func (r *restfulStore) rests(at time.Time) bool {
 	default:
 	}
 	r.known = r.known && (r.next.IsZero() || at.Before(r.next))
-	return r.known
+	return r.next, r.known
 }
 
+// learn is told what was read after rests had been asked.
 func (r *restfulStore) learn(nothing bool, next time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -316,8 +316,8 @@ func (r *restfulStore) learn(nothing bool, next time.Time) {
 
 // Ripe implements Store.
 func (r *restfulStore) Ripe(ctx context.Context, at time.Time, limit int) ([]RipeRow, time.Time, error) {
-	if r.rests(at) {
-		return nil, r.next, nil
+	if next, rests := r.rests(at); rests {
+		return nil, next, nil
 	}
 	ripe, next, err := r.Store.Ripe(ctx, at, limit)
 	r.learn(err == nil && len(ripe) == 0, next)
@@ -326,8 +326,8 @@ func (r *restfulStore) Ripe(ctx context.Context, at time.Time, limit int) ([]Rip
 
 // Owed implements Store.
 func (r *restfulStore) Owed(ctx context.Context, at time.Time, limit int) ([]int64, time.Time, error) {
-	if r.rests(at) {
-		return nil, r.next, nil
+	if next, rests := r.rests(at); rests {
+		return nil, next, nil
 	}
 	ids, next, err := r.Store.Owed(ctx, at, limit)
 	r.learn(err == nil && len(ids) == 0, next)
@@ -336,16 +336,20 @@ func (r *restfulStore) Owed(ctx context.Context, at time.Time, limit int) ([]int
 
 // Claim implements Store.
 func (r *restfulStore) Claim(ctx context.Context, c Claim) ([]job.Job, error) {
-	if r.rests(c.At) {
+	if _, rests := r.rests(c.At); rests {
 		return nil, nil
 	}
 	return r.Store.Claim(ctx, c)
 }
 
-// NextClaimable implements Store. It is asked when a claim has found nothing.
+// NextClaimable implements Store. It is asked when a claim has found nothing; what
+// has changed since is for the next claim to see.
 func (r *restfulStore) NextClaimable(ctx context.Context, c Claim) (time.Time, error) {
-	if r.rests(c.At) {
-		return r.next, nil
+	r.mu.Lock()
+	next, known := r.next, r.known
+	r.mu.Unlock()
+	if known {
+		return next, nil
 	}
 	next, err := r.Store.NextClaimable(ctx, c)
 	r.learn(err == nil, next)
