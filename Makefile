@@ -34,4 +34,5 @@ fuzz: ## Fuzz what the internet can send, 20 s each.
 
 .PHONY: golden
 golden: ## Write the golden files anew.
-	go test -run='Transitions' ./internal/job -update
+	go test -run='TransitionTable' ./internal/job -update
+	go test -run='README' . -update
