@@ -367,3 +367,12 @@ func contains(t *testing.T, text string, parts ...string) {
 		}
 	}
 }
+
+// tellAtLeisure leaves a long story out under the race detector, where it takes many
+// minutes. CI runs it without, beside the others.
+func tellAtLeisure(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("a long story, told without the race detector: make stories")
+	}
+}

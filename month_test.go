@@ -21,6 +21,7 @@ import (
 // from no time at all to two days, in the midst of work too. In the end the oracle
 // says of every nominal time, by when sidejob was up, whether it fired.
 func TestAMonthOfRecurringJobs(t *testing.T) {
+	tellAtLeisure(t)
 	for name, begins := range map[string]string{"spring": "2001-03-20T00:00:07.25Z", "autumn": "2001-10-20T00:00:07.25Z"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

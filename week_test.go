@@ -28,6 +28,7 @@ var weeks = weekSeeds()
 // older backup, and still no job gets a second one. The seed gives the dice; who
 // throws them first is not in its hands.
 func TestAWeekOfTroubles(t *testing.T) {
+	tellAtLeisure(t)
 	for text := range strings.SplitSeq(*weeks, ",") {
 		seed, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
