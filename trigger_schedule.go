@@ -35,6 +35,9 @@ func (a *adapter) putSchedule(ctx context.Context, j job.Job, doubted bool) subm
 	if err == nil {
 		s, err = a.switchSchedule(ctx, s, !j.Paused)
 	}
+	if err == nil && s.Active == j.Paused {
+		err = fmt.Errorf("schedule %s is %s, whatever was asked for", s.ID, activeText(s.Active))
+	}
 	if err != nil {
 		return submission{event: unreached(j, "schedule", err, arrived)}
 	}
@@ -192,13 +195,19 @@ func drift(j job.Job, s triggerdev.Schedule) string {
 			list = append(list, fmt.Sprintf("%s %s instead of %s", what, cmp.Or(is, "none"), want))
 		}
 	}
-	active := func(yes bool) string { return map[bool]string{true: "active", false: "inactive"}[yes] }
 	note("cron", s.Generator.Expression, j.CronSchedule)
 	note("timezone", s.Timezone, j.Timezone)
 	note("task", s.Task, j.TriggerTask)
 	note("externalId", s.ExternalID, strconv.FormatInt(j.ID, 10))
-	note("it is", active(s.Active), active(!j.Paused))
+	note("it is", activeText(s.Active), activeText(!j.Paused))
 	return strings.Join(list, ", ")
+}
+
+func activeText(active bool) string {
+	if active {
+		return "active"
+	}
+	return "inactive"
 }
 
 func environmentOf(s triggerdev.Schedule) string {
