@@ -245,7 +245,7 @@ func TestRetryShowsTheNewJob(t *testing.T) {
 }
 
 func TestSweeps(t *testing.T) {
-	good := `{"totalJobs":5,"syncedJobs":2,"failedJobs":0,"orphanedJobs":1,"completedJobs":2,"errors":[],"dispatchedJobs":3,"skippedJobs":0,"remoteOrphans":4,"durationMs":1500}`
+	good := `{"totalJobs":5,"syncedJobs":2,"failedJobs":0,"orphanedJobs":1,"completedJobs":2,"errors":[],"dispatchedJobs":3,"skippedJobs":0,"remoteOrphans":4,"schedules":6,"schedulesRepaired":1,"remoteSchedules":2,"schedulesDeleted":3,"durationMs":1500}`
 	bad := `{"totalJobs":5,"syncedJobs":4,"failedJobs":1,"orphanedJobs":0,"completedJobs":0,"errors":[{"jobId":7,"error":"timed out"}],"durationMs":1}`
 	api := newFakeAPI(t, map[string]reply{
 		"POST /api/reconcile": {200, good}, "POST /api/reconcile?dryRun=true": {200, bad}, "POST /api/sync": {200, bad},
@@ -254,15 +254,19 @@ func TestSweeps(t *testing.T) {
 	t.Run("are reported", func(t *testing.T) {
 		got := terminal.run("reconcile")
 		wantCode(t, got, 0)
-		want := `total               5
-synced              2
-completed           2
-failed to ask       0
-orphaned            1
-dispatched          3
-skipped             0
-runs without a row  4
-took                1.5s
+		want := `total                    5
+synced                   2
+completed                2
+failed to ask            0
+orphaned                 1
+dispatched               3
+skipped                  0
+runs without a row       4
+schedules                6
+schedules repaired       1
+schedules without a row  2
+schedules deleted        3
+took                     1.5s
 `
 		if d := cmp.Diff(want, got.out); d != "" {
 			t.Errorf("report (-want +got):\n%s", d)

@@ -15,7 +15,7 @@ import (
 type reconcileCommand struct {
 	DryRun bool `help:"Change nothing, only say what would be."`
 	Adopt  bool `xor:"orphans" help:"Make rows for runs of this installation that have none."`
-	Cancel bool `xor:"orphans" help:"Cancel runs of this installation that have no row."`
+	Cancel bool `xor:"orphans" help:"Cancel runs of this installation that have no row, and delete such schedules."`
 	printFlags
 	serverFlags
 }
@@ -44,10 +44,11 @@ func (c *syncCommand) Run(ctx context.Context, std streams) error {
 
 // sweepReport is what a sweep found.
 type sweepReport struct {
-	TotalJobs, SyncedJobs, CompletedJobs, FailedJobs, OrphanedJobs int
-	DispatchedJobs, SkippedJobs, RemoteOrphans                     int
-	DurationMs                                                     int64
-	Errors                                                         []sweepError
+	TotalJobs, SyncedJobs, CompletedJobs, FailedJobs, OrphanedJobs  int
+	DispatchedJobs, SkippedJobs, RemoteOrphans                      int
+	Schedules, SchedulesRepaired, RemoteSchedules, SchedulesDeleted int
+	DurationMs                                                      int64
+	Errors                                                          []sweepError
 }
 
 // sweepError is why a job could not be asked about.
@@ -95,6 +96,10 @@ func (r sweepReport) write(out io.Writer) error {
 		{"dispatched", r.DispatchedJobs},
 		{"skipped", r.SkippedJobs},
 		{"runs without a row", r.RemoteOrphans},
+		{"schedules", r.Schedules},
+		{"schedules repaired", r.SchedulesRepaired},
+		{"schedules without a row", r.RemoteSchedules},
+		{"schedules deleted", r.SchedulesDeleted},
 	} {
 		fmt.Fprintf(w, "%s\t%d\n", line.name, line.n)
 	}
