@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -399,21 +401,25 @@ func TestTwoRowsOfATagTakeTurns(t *testing.T) {
 }
 
 func TestEveryRunOfAScheduleBecomesARow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newScheduleScene(t)
-		row := s.recurring("report", "minutely", "* * * * *", "userId", 4, "data", map[string]any{"b": 2})
-		other := s.recurring("digest", "hourly", "0 * * * *")
-		time.Sleep(60*time.Second + 1500*time.Millisecond)
-		s.wantFiredRows(1, row)
-		time.Sleep(28*time.Minute + 30*time.Second)
-		s.wantFired(29, row, other)
-		if got := s.recurringRow(row.ID); !got.Due.Equal(time.Date(2000, 1, 1, 0, 30, 0, 0, time.UTC)) {
-			t.Errorf("the schedule's row is due %s, want 00:30", got.Due)
-		}
-		time.Sleep(31 * time.Minute)
-		s.wantFired(61, row, other)
-		s.wantReady("ready")
-	})
+	for name, options := range map[string][]worldOption{"with events": nil, "without events": {withoutWebhook()}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScheduleScene(t, options...)
+				row := s.recurring("report", "minutely", "* * * * *", "userId", 4, "data", map[string]any{"b": 2})
+				other := s.recurring("digest", "hourly", "0 * * * *")
+				time.Sleep(60*time.Second + 1500*time.Millisecond)
+				s.wantFiredRows(1, row)
+				time.Sleep(28*time.Minute + 30*time.Second)
+				s.wantFired(29, row, other)
+				if got := s.recurringRow(row.ID); !got.Due.Equal(time.Date(2000, 1, 1, 0, 30, 0, 0, time.UTC)) {
+					t.Errorf("the schedule's row is due %s, want 00:30", got.Due)
+				}
+				time.Sleep(31 * time.Minute)
+				s.wantFired(61, row, other)
+				s.wantReady("ready")
+			})
+		})
+	}
 }
 
 func TestRunsOfAnHourOfDowntimeGetTheirRows(t *testing.T) {
@@ -441,6 +447,30 @@ func TestRunsOfAnHourOfDowntimeGetTheirRows(t *testing.T) {
 	}
 }
 
+// lateStore is slow to say which schedules there are.
+type lateStore struct{ Store }
+
+// Schedules implements Store.
+func (l lateStore) Schedules(ctx context.Context) ([]job.Job, error) {
+	time.Sleep(100 * time.Millisecond)
+	return l.Store.Schedules(ctx)
+}
+
+// upLate starts sidejob with a lookout that is slow to begin.
+func (s *scene) upLate() {
+	s.t.Helper()
+	srv, err := newServer(s.t.Context(), s.cfg, newLogger(s.log, slog.LevelDebug, "json", false))
+	if err != nil {
+		s.t.Fatalf("start the server: %v", err)
+	}
+	srv.lookout.store = lateStore{srv.store}
+	if err := srv.start(); err != nil {
+		s.t.Fatalf("start the server: %v", err)
+	}
+	s.srv = srv
+	s.open()
+}
+
 // Hosts schedule their recurring jobs at each start, before sidejob has looked.
 func TestRunsOfADowntimeGoToTheRowThatTakesTheTag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -449,12 +479,32 @@ func TestRunsOfADowntimeGoToTheRowThatTakesTheTag(t *testing.T) {
 		time.Sleep(90 * time.Second)
 		s.down()
 		time.Sleep(time.Hour)
-		s.out.cut(errNoRoute) // the host is faster than the first look
-		s.up()
+		s.out.cut(errNoRoute)
+		s.upLate() // the host is faster than the first look
 		second := s.view(s.askRecurring("?waitMs=1", "report", "minutely", "* * * * *"))
 		s.out.cut(nil)
 		time.Sleep(time.Minute)
 		s.wantFiredRows(1, first)
+		if got, want := len(s.occurrences(first.ID))+len(s.occurrences(second.ID)), len(s.firedRuns()); got != want {
+			t.Errorf("there are rows of %d runs, want %d", got, want)
+		}
+	})
+}
+
+func TestATagThatIsTakenWhileItsRunsAreLookedForLosesNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduleScene(t)
+		first := s.recurring("report", "minutely", "* * * * *")
+		time.Sleep(90 * time.Second)
+		s.down()
+		time.Sleep(time.Hour)
+		s.faults(fault("GET", listPath, "delay", "delayMs", 3000))
+		s.up()
+		time.Sleep(time.Second)
+		second := s.view(s.askRecurring("?waitMs=1", "report", "minutely", "* * * * *"))
+		time.Sleep(10 * time.Second)
+		s.faults()
+		time.Sleep(time.Minute)
 		if got, want := len(s.occurrences(first.ID))+len(s.occurrences(second.ID)), len(s.firedRuns()); got != want {
 			t.Errorf("there are rows of %d runs, want %d", got, want)
 		}
@@ -699,6 +749,30 @@ func TestPauseAndResumeReachTriggerDev(t *testing.T) {
 		s.wantSchedule(row, true)
 		s.wantFired(4, row)
 		s.wantReady("ready")
+	})
+}
+
+// A Trigger.dev that does not do as it is told is not asked without end.
+func TestAScheduleThatStaysActiveIsTriedWithBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduleScene(t)
+		row := s.recurring("report", "daily", "0 9 * * *")
+		s.out.tapWith(func(r *http.Request, pass func() (*http.Response, error)) (*http.Response, error) {
+			if strings.HasSuffix(r.URL.Path, "/deactivate") {
+				r.URL.Path = strings.Replace(r.URL.Path, "/deactivate", "/activate", 1)
+			}
+			return pass()
+		})
+		s.out.forget()
+		s.tell(row.ID, job.Pause)
+		time.Sleep(time.Minute)
+		if n := len(s.out.calls("POST", schedulePath)); n > 16 {
+			t.Errorf("%d calls in a minute", n)
+		}
+		contains(t, s.recurringRow(row.ID).Error, "is active, whatever was asked for")
+		s.out.tapWith(nil)
+		time.Sleep(time.Minute)
+		s.wantSchedule(row, false)
 	})
 }
 
