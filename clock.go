@@ -1,6 +1,9 @@
 package main
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // timeLayout is how every time is shown: RFC 3339, UTC, milliseconds.
 const timeLayout = "2006-01-02T15:04:05.000Z"
@@ -10,3 +13,13 @@ func now() time.Time { return toMilli(time.Now()) }
 
 // toMilli cuts a time to what the database keeps.
 func toMilli(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -23,11 +23,11 @@ func floors() [][]string {
 		{"store_dialect.go"}, // what engines say differently
 		{"store_columns.go"}, // a row and a Job
 		{"store_sql.go", "store_claim.go", "store_recurring.go", "store_inbox.go", "store_list.go", "store_replies.go"}, // one SQL text
-		{"store_sqlite.go"},     // an engine
-		{"trigger_breaker.go"},  // is it called
-		{"trigger_health.go"},   // does Trigger.dev answer
-		{"trigger.go"},          // a job and a run
-		{"trigger_schedule.go"}, // a recurring job and a schedule
+		{"store_sqlite.go", "store_postgres.go"}, // engines
+		{"trigger_breaker.go"},                   // is it called
+		{"trigger_health.go"},                    // does Trigger.dev answer
+		{"trigger.go"},                           // a job and a run
+		{"trigger_schedule.go"},                  // a recurring job and a schedule
 		{"outbox.go", "outbox_restore.go", "outbox_schedule.go", "poller.go"}, // tell, and ask
 		{"worker.go"},    // take jobs, and carry out the built-in ones
 		{"fired.go"},     // what schedules have fired

@@ -14,6 +14,7 @@ const (
 	everyJob      int64 = 0
 	claimableJobs int64 = -1 // an internal job that nobody holds was written
 	timedJobs     int64 = -2 // a lease or a recurring job was
+	owingJobs     int64 = -3 // somebody else wrote a row that may owe Trigger.dev something
 )
 
 func newHub() *hub { return &hub{waiting: map[int64]map[chan struct{}]struct{}{}} }

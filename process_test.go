@@ -24,7 +24,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	throwAwayCluster().stop()
+	os.Exit(code)
 }
 
 // process is a sidejob that runs as a program of its own.

@@ -74,16 +74,6 @@ func streamPause(failures int, err error) time.Duration {
 	return wait/2 + time.Duration(rand.Int64N(int64(wait)))
 }
 
-// pause waits, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
 func (f *follower) hearAll(ctx context.Context, runs []triggerdev.RealtimeRun) {
 	slots := make(chan struct{}, heardAtOnce)
 	var all sync.WaitGroup

@@ -97,7 +97,7 @@ CREATE INDEX worker_jobs_claim_type ON worker_jobs (type, due, id)
   WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NULL;
 -- What the clock alone makes happen.
 CREATE INDEX worker_jobs_backoff ON worker_jobs (next_try_at)
-  WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NULL AND next_try_at > 0;
+  WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NULL;
 CREATE INDEX worker_jobs_leased ON worker_jobs (lease_expires_at)
   WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NOT NULL;
 CREATE INDEX worker_jobs_recurring ON worker_jobs (due, id) WHERE finished IS NULL AND cron_schedule IS NOT NULL;

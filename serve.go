@@ -64,7 +64,7 @@ type server struct {
 // newServer opens the database and puts the rooms together. Nothing runs before
 // start.
 func newServer(ctx context.Context, cfg config, log *slog.Logger) (*server, error) {
-	store, err := openStore(ctx, cfg.database, now())
+	store, err := openStore(ctx, cfg.database, now(), category(log, "store"))
 	if err != nil {
 		return nil, err
 	}
@@ -83,9 +83,9 @@ func newServer(ctx context.Context, cfg config, log *slog.Logger) (*server, erro
 }
 
 // openStore opens the database that the address names.
-func openStore(ctx context.Context, address string, at time.Time) (Store, error) {
+func openStore(ctx context.Context, address string, at time.Time, log *slog.Logger) (Store, error) {
 	if strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://") {
-		return nil, usage(errors.New("PostgreSQL is not in this version yet: name a SQLite file with --database or DATABASE_URL"))
+		return openPostgres(ctx, newPostgresConfig(address, log))
 	}
 	return openSQLite(ctx, strings.TrimPrefix(address, "sqlite:"), at)
 }

@@ -121,7 +121,7 @@ func (c timeColumn) Scan(v any) error {
 			*c.t = time.Time{}
 		}
 	case time.Time:
-		*c.t = toMilli(v)
+		*c.t = v.UTC() // a host's own may be finer
 		if v.UnixMilli() == 0 {
 			*c.t = time.Time{}
 		}

@@ -180,7 +180,7 @@ func testHost(promise promise) {
 		if len(jobs) != 1 {
 			s.Fatalf("got %d jobs, want 1", len(jobs))
 		}
-		claim := job.Event{Kind: job.Claim, At: jobs[0].Due, Lease: job.Lease{Token: "t", For: time.Minute}}
+		claim := job.Event{Kind: job.Claim, At: jobs[0].Due.Add(time.Millisecond), Lease: job.Lease{Token: "t", For: time.Minute}}
 		s.same("claimed", s.happen(jobs[0].ID, claim).Status(), job.Executing)
 	})
 

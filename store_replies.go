@@ -21,6 +21,11 @@ func (s *sqlStore) Reserve(ctx context.Context, r Reservation) (reply Reply, err
 }
 
 func (s *sqlStore) reserve(ctx context.Context, tx *sql.Tx, r Reservation) (reply Reply, err error) {
+	if s.dialect.lockTag != "" {
+		if _, err := tx.ExecContext(ctx, s.dialect.lockTag, string(r.Key)); err != nil {
+			return reply, fmt.Errorf("lock idempotency key: %w", err)
+		}
+	}
 	var digest, owner string
 	var at time.Time
 	var status sql.NullInt64

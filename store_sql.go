@@ -306,7 +306,7 @@ func (c *changeset) place(ctx context.Context, o Order) (Placed, error) {
 			return Placed{}, fmt.Errorf("lock tag: %w", err)
 		}
 	}
-	open, err := c.selectJobs(ctx, c.tx, "WHERE tag = $1 AND finished IS NULL ORDER BY id", o.Job.Tag)
+	open, err := c.selectJobs(ctx, c.tx, "WHERE tag = $1 AND finished IS NULL ORDER BY id"+c.dialect.forUpdate, o.Job.Tag)
 	if err != nil {
 		return Placed{}, fmt.Errorf("read jobs of the tag: %w", err)
 	}

@@ -304,7 +304,7 @@ func TestSQLiteFindsOpenWorkByItsIndex(t *testing.T) {
 			AND (trigger_run_id IS NULL OR confirmed_at IS NOT NULL OR orphaned_at IS NOT NULL) AND remove_at <= 1 ORDER BY remove_at LIMIT 9`,
 		"worker_jobs_claim":      "SELECT id FROM worker_jobs WHERE " + free + " AND due <= 1 AND next_try_at <= 1 AND type <> 'a' ORDER BY due, id LIMIT 9",
 		"worker_jobs_claim_type": "SELECT id FROM worker_jobs WHERE " + free + " AND due <= 1 AND next_try_at <= 1 AND type = 'a' ORDER BY due, id LIMIT 9",
-		"worker_jobs_backoff":    "SELECT MIN(next_try_at) FROM worker_jobs WHERE " + free + " AND next_try_at > 0 AND next_try_at > 1",
+		"worker_jobs_backoff":    "SELECT MIN(next_try_at) FROM worker_jobs WHERE " + free + " AND next_try_at > 1",
 		"worker_jobs_leased": `SELECT id FROM worker_jobs WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NOT NULL
 			AND lease_expires_at > 1`,
 		"worker_jobs_recurring": `SELECT id FROM worker_jobs WHERE finished IS NULL AND cron_schedule IS NOT NULL AND executor = 'internal'

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+//go:embed schema_postgres.sql
+var postgresSchema string
+
+// postgresVersion is of schema_postgres.sql, kept in the table meta.
+const postgresVersion = 2
+
+// postgresConfig says how sidejob uses the host's PostgreSQL.
+type postgresConfig struct {
+	url     string
+	schema  string        // of sidejob's own tables, and the channel they notify
+	conns   int           // open at once
+	timeout time.Duration // of a statement
+	log     *slog.Logger
+}
+
+func newPostgresConfig(url string, log *slog.Logger) postgresConfig {
+	return postgresConfig{url: url, schema: "sidejob", conns: 10, timeout: 15 * time.Second, log: log}
+}
+
+// openPostgres connects to the host's database and makes sidejob's tables in one that
+// has none. A worker_jobs that sidejob did not make is refused and left as it is.
+func openPostgres(ctx context.Context, c postgresConfig) (*sqlStore, error) {
+	config, host, err := c.connection()
+	if err != nil {
+		return nil, err
+	}
+	db := stdlib.OpenDB(*config)
+	db.SetMaxOpenConns(c.conns)
+	db.SetMaxIdleConns(c.conns)
+	db.SetConnMaxIdleTime(time.Minute)
+	if err := c.prepare(ctx, db, host); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	s := &sqlStore{
+		db:    db,
+		write: postgresWriter{db}.write,
+		hub:   newHub(),
+		dialect: dialect{
+			forUpdate: " FOR UPDATE", skipLocked: " FOR UPDATE SKIP LOCKED",
+			lockTag:  "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+			hasLabel: "jsonb_exists(labels::jsonb, %s)",
+			time:     func(t time.Time) any { return t.UTC() },
+			busy:     postgresBusy,
+		},
+	}
+	listening, stop := context.WithCancel(context.Background())
+	var hears sync.WaitGroup
+	hears.Go(func() { listener{config, c.schema, s.hub, c.log}.run(listening) })
+	s.shut = sync.OnceValue(func() error {
+		stop()
+		hears.Wait()
+		return db.Close()
+	})
+	if s.installation, err = s.nameInstallation(ctx); err != nil {
+		return nil, errors.Join(err, s.shut())
+	}
+	return s, nil
+}
+
+// connection reads the URL. Every connection finds sidejob's tables before the
+// host's, for which host is the search path, and gives up on what takes too long.
+func (c postgresConfig) connection() (config *pgx.ConnConfig, host string, err error) {
+	config, err = pgx.ParseConfig(c.url)
+	if err != nil {
+		return nil, "", usage(fmt.Errorf("DATABASE_URL: %w", err)) // it shows no password
+	}
+	set := config.RuntimeParams
+	if host = set["search_path"]; host == "" {
+		host = `"$user", public`
+	}
+	set["search_path"] = c.schema + ", " + host
+	ms := strconv.FormatInt(c.timeout.Milliseconds(), 10)
+	for name, value := range map[string]string{
+		"application_name": "sidejob", "statement_timeout": ms, "idle_in_transaction_session_timeout": ms, "TimeZone": "UTC",
+	} {
+		if set[name] == "" {
+			set[name] = value
+		}
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = 5 * time.Second
+	}
+	return config, host, nil
+}
+
+// prepare makes the schema in a database that has neither it nor a worker_jobs. Two
+// sidejobs that start at once take turns.
+func (c postgresConfig) prepare(ctx context.Context, db *sql.DB, host string) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	defer tx.Rollback()
+	var ours, theirs bool
+	_, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "schema "+c.schema)
+	if err == nil {
+		err = tx.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL, to_regclass('worker_jobs') IS NOT NULL", c.schema+".meta").Scan(&ours, &theirs)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("open database: %w", err)
+	case ours:
+		return c.checkVersion(ctx, tx)
+	case theirs:
+		return usage(errors.New("the database has a worker_jobs that sidejob did not make; it was left as it is: see what would be added with sidejob db adopt"))
+	}
+	text := fmt.Sprintf("SET LOCAL search_path = %s; %s; INSERT INTO sidejob.meta (key, value) VALUES ('schema', '%d');",
+		host, postgresSchema, postgresVersion)
+	for _, name := range []string{"sidejob.%s", "SCHEMA sidejob%s", "'sidejob'%s"} {
+		ours := strings.TrimSuffix(name, "%s")
+		text = strings.ReplaceAll(text, ours, strings.Replace(ours, "sidejob", c.schema, 1))
+	}
+	if _, err := tx.ExecContext(ctx, text); err != nil {
+		return fmt.Errorf("make the tables: %w", err)
+	}
+	return tx.Commit()
+}
+
+// checkVersion refuses a schema that this sidejob does not know.
+func (c postgresConfig) checkVersion(ctx context.Context, tx *sql.Tx) error {
+	var version int
+	err := tx.QueryRowContext(ctx, "SELECT value::integer FROM "+c.schema+".meta WHERE key = 'schema'").Scan(&version)
+	if err != nil {
+		return fmt.Errorf("read the version of the schema: %w", err)
+	}
+	if version != postgresVersion {
+		return usage(fmt.Errorf("the database has schema %d, this sidejob knows %d: run the sidejob that made it", version, postgresVersion))
+	}
+	return nil
+}
+
+// postgresWriter carries out writes, each in a transaction of its own. One that lost
+// against another is done again.
+type postgresWriter struct{ db *sql.DB }
+
+// writeTries is how often a write is begun that others thwart.
+const writeTries = 5
+
+func (w postgresWriter) write(ctx context.Context, fn func(context.Context, *sql.Tx) error) error {
+	for try := 1; ; try++ {
+		err := w.once(ctx, fn)
+		if err == nil || try == writeTries || !thwarted(err) {
+			return err
+		}
+	}
+}
+
+func (w postgresWriter) once(ctx context.Context, fn func(context.Context, *sql.Tx) error) error {
+	tx, err := w.db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer tx.Rollback()
+	if err := fn(ctx, tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// thwarted tells whether another transaction came in between: a deadlock, or a row
+// that both wanted to be the first to insert.
+func thwarted(err error) bool {
+	var e *pgconn.PgError
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case "40001", "40P01":
+		return true
+	case "23505":
+		return e.ConstraintName == "worker_jobs_nominal"
+	}
+	return false
+}
+
+// postgresBusy tells a database that is away, full or in somebody else's hands from
+// one that refuses a statement. Codes: PostgreSQL's appendix A.
+func postgresBusy(err error) bool {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		switch e.Code[:2] {
+		case "08", "53", "57", "40", "58":
+			return true
+		}
+		return e.Code == "55P03" || e.Code == "25006" // a lock in time; a standby
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, net.ErrClosed) ||
+		pgconn.SafeToRetry(err) || errors.Is(err, sql.ErrConnDone)
+}
+
+// listener wakes who watches this process's hub when others write rows.
+type listener struct {
+	config  *pgx.ConnConfig
+	channel string
+	hub     *hub
+	log     *slog.Logger
+}
+
+// relisten is the pause before a connection that broke is made again.
+const relisten = 2 * time.Second
+
+// run listens until ctx ends. After a break everybody looks for himself: what was
+// told meanwhile is lost.
+func (l listener) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := l.listen(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		l.log.Debug("not told of other writers, looking now and then instead", "err", err)
+		pause(ctx, relisten)
+	}
+}
+
+func (l listener) listen(ctx context.Context) error {
+	conn, err := pgx.ConnectConfig(ctx, l.config.Copy())
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{l.channel}.Sanitize()); err != nil {
+		return err
+	}
+	l.hub.tell([]int64{claimableJobs, timedJobs, owingJobs})
+	for {
+		told, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			return err
+		}
+		id, err := strconv.ParseInt(told.Payload, 10, 64)
+		if err == nil {
+			l.hub.tell([]int64{id, claimableJobs, timedJobs, owingJobs})
+		}
+	}
+}
