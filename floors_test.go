@@ -22,13 +22,14 @@ func floors() [][]string {
 		{"store.go"},         // what a store promises
 		{"store_dialect.go"}, // what engines say differently
 		{"store_columns.go"}, // a row and a Job
-		{"store_sql.go", "store_claim.go", "store_recurring.go", "store_inbox.go", "store_list.go", "store_replies.go"}, // one SQL text
+		{"store_sql.go", "store_claim.go", "store_recurring.go", "store_inbox.go", "store_list.go", "store_replies.go", "store_lead.go"}, // one SQL text
 		{"store_sqlite.go", "store_postgres.go"}, // engines
 		{"trigger_breaker.go"},                   // is it called
 		{"trigger_health.go"},                    // does Trigger.dev answer
 		{"trigger.go"},                           // a job and a run
 		{"trigger_schedule.go"},                  // a recurring job and a schedule
 		{"outbox.go", "outbox_restore.go", "outbox_schedule.go", "poller.go"}, // tell, and ask
+		{"leader.go"},    // who does what is to be done once
 		{"worker.go"},    // take jobs, and carry out the built-in ones
 		{"fired.go"},     // what schedules have fired
 		{"clockwork.go"}, // what the clock alone brings about

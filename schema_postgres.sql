@@ -147,10 +147,17 @@ CREATE TABLE sidejob.meta (
   value text NOT NULL
 );
 
--- Who sits at the table: each running sidejob says now and then that it lives.
+-- Each running sidejob says now and then that it lives; one of them leads, and does
+-- what is to be done once.
 CREATE TABLE sidejob.instances (
   id      text PRIMARY KEY,
   seen_at timestamptz NOT NULL
+);
+CREATE TABLE sidejob.lead (
+  one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+  owner      text        NOT NULL,
+  term       bigint      NOT NULL,
+  expires_at timestamptz NOT NULL
 );
 
 -- Rows that the host writes, and those of other instances, are noticed at once: a

@@ -96,6 +96,15 @@ type Store interface {
 	// back.
 	Keep(ctx context.Context, key ReplyKey, reply Reply) error
 
+	// Lead asks for the lead among the sidejobs on this database, or renews it: the
+	// right to do periodic work until life is over, by the database's own clock. Each
+	// change of the lead is a term of its own; 0 says that another has it.
+	Lead(ctx context.Context, owner string, life time.Duration) (term int64, err error)
+	// Leader returns who leads now, "" for nobody.
+	Leader(ctx context.Context) (owner string, err error)
+	// Resign gives the lead up, if the owner has it.
+	Resign(ctx context.Context, owner string) error
+
 	Stats(ctx context.Context, at time.Time) (Stats, error)
 	// Watch returns a channel that gets a value soon after every commit that changed
 	// the job (or concerns the topic, such as everyJob), coalesced. Call stop when done.
@@ -109,6 +118,8 @@ type Store interface {
 var (
 	// ErrNotFound is the answer for a job that does not exist.
 	ErrNotFound = errors.New("no such job")
+	// ErrNotLeading refuses a write of a term that is over; see withTerm.
+	ErrNotLeading = errors.New("another sidejob leads by now")
 	// ErrBusy is a database that cannot take the write now; the same call may work
 	// later.
 	ErrBusy = errors.New("the database cannot be written now")
@@ -233,6 +244,19 @@ type Stats struct {
 	OldestOwed     time.Time // zero when nothing is owed
 	CancelsPending int64
 	OldestSynced   time.Time // of the unfinished trigger jobs with a run
+}
+
+type termKey struct{}
+
+// withTerm binds what is written under the context to a term of the lead: once another
+// has taken over, it is refused with ErrNotLeading.
+func withTerm(ctx context.Context, term int64) context.Context {
+	return context.WithValue(ctx, termKey{}, term)
+}
+
+func termOf(ctx context.Context) (term int64, bound bool) {
+	term, bound = ctx.Value(termKey{}).(int64)
+	return term, bound
 }
 
 // historyDetail is what a line of history says of an event beyond its kind. It

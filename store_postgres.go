@@ -56,6 +56,7 @@ func openPostgres(ctx context.Context, c postgresConfig) (*sqlStore, error) {
 		write: postgresWriter{db}.write,
 		hub:   newHub(),
 		dialect: dialect{
+			shared:    true,
 			forUpdate: " FOR UPDATE", skipLocked: " FOR UPDATE SKIP LOCKED",
 			lockTag:  "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
 			hasLabel: "jsonb_exists(labels::jsonb, %s)",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -47,6 +48,9 @@ func (s *sqlStore) reserve(ctx context.Context, tx *sql.Tx, r Reservation) (repl
 		return reply, ErrReplyMismatch
 	case !status.Valid && owner == r.Owner && !r.Over:
 		return reply, ErrReplyUnderWay
+	}
+	if lives, err := s.ownerLives(ctx, tx, owner); err != nil || !status.Valid && lives {
+		return reply, cmp.Or(err, ErrReplyUnderWay)
 	}
 	if jobIDs.Valid {
 		err = json.Unmarshal([]byte(jobIDs.String), &reply.JobIDs)

@@ -149,7 +149,12 @@ func (s *sqlStore) change(ctx context.Context, fn func(context.Context, *changes
 
 // commit is write, and its error says whether the same call may work later.
 func (s *sqlStore) commit(ctx context.Context, fn func(context.Context, *sql.Tx) error) error {
-	err := s.write(ctx, fn)
+	err := s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if err := s.checkTerm(ctx, tx); err != nil {
+			return err
+		}
+		return fn(ctx, tx)
+	})
 	if err != nil && s.dialect.busy(err) {
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}
