@@ -62,11 +62,14 @@ func problemf(status int, code, format string, args ...any) *problem {
 func problemOf(err error) *problem {
 	var p *problem
 	var wrong job.Problems
+	var misfit *misfitError
 	switch {
 	case errors.As(err, &p):
 		return p
 	case errors.As(err, &wrong):
 		return invalid(wrong)
+	case errors.As(err, &misfit):
+		return problemf(http.StatusUnprocessableEntity, "invalid", "%s", misfit)
 	case errors.Is(err, ErrNotFound):
 		return problemf(http.StatusNotFound, "not_found", "%s", err)
 	case errors.Is(err, job.ErrRefused):

@@ -4,7 +4,7 @@
 -- nullable or has a constant default, so a host may insert a row itself, in its own
 -- transaction, and has then scheduled a job.
 
-CREATE SCHEMA sidejob;
+CREATE SCHEMA IF NOT EXISTS sidejob;
 
 CREATE TABLE worker_jobs (
   -- The host's columns.

@@ -125,6 +125,11 @@ var (
 	ErrBusy = errors.New("the database cannot be written now")
 )
 
+// misfitError refuses a value that a column of the host's table cannot hold.
+type misfitError struct{ why string }
+
+func (e *misfitError) Error() string { return e.why }
+
 // Order asks for one job.
 type Order struct {
 	Job        job.Job

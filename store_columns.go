@@ -1,9 +1,11 @@
 package main
 
 import (
+	"database/sql"
 	"database/sql/driver"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"sidejob/internal/job"
@@ -19,24 +21,24 @@ type column struct {
 
 // columns is the one list of the columns of worker_jobs, in the schema's order.
 func columns(j *job.Job, d dialect) []column {
-	return []column{
+	all := []column{
 		{"id", &j.ID, true},
-		{"tag", &j.Tag, true},
-		{"type", &j.Type, true},
-		{"user_id", &j.UserID, true},
+		{"tag", filled[string]{&j.Tag}, true},
+		{"type", filled[string]{&j.Type}, true},
+		{"user_id", numberColumn{&j.UserID, "userId", d.host["user_id"]}, true},
 		{"data", jsonColumn{&j.Data}, true},
 		{"due", d.timeColumn(&j.Due), false},
 		{"started", d.timeColumn(&j.Started), false},
 		{"finished", d.timeColumn(&j.Finished), false},
-		{"remove_at", d.timeColumn(&j.RemoveAt), false},
+		{"remove_at", d.hostTime("remove_at", &j.RemoveAt), false},
 		{"success", boolColumn{&j.Success}, false},
 		{"result", jsonColumn{&j.Result}, false},
 		{"cron_schedule", textColumn[string]{&j.CronSchedule}, true},
-		{"auto_reschedule_on_failure", &j.AutoReschedule, true},
-		{"auto_reschedule_on_failure_delay", durationColumn{&j.AutoRescheduleWait}, true},
-		{"remove_delay", durationColumn{&j.RemoveDelay}, true},
+		{"auto_reschedule_on_failure", filled[bool]{&j.AutoReschedule}, true},
+		{"auto_reschedule_on_failure_delay", delayColumn{&j.AutoRescheduleWait, d.host["auto_reschedule_on_failure_delay"]}, true},
+		{"remove_delay", delayColumn{&j.RemoveDelay, d.host["remove_delay"]}, true},
 		{"rescheduled_from_job", intColumn{&j.RescheduledFrom}, true},
-		{"persistent", &j.Persistent, true},
+		{"persistent", filled[bool]{&j.Persistent}, true},
 		{"created_at", d.timeColumn(&j.Created), true},
 		{"updated_at", d.timeColumn(&j.Updated), false},
 
@@ -45,7 +47,7 @@ func columns(j *job.Job, d dialect) []column {
 		{"trigger_attempt_id", textColumn[string]{&j.AttemptID}, false},
 		{"trigger_status", textColumn[job.Status]{&j.TriggerStatus}, false},
 		{"trigger_schedule_id", textColumn[string]{&j.ScheduleID}, false},
-		{"cancel_requested", &j.CancelRequested, false},
+		{"cancel_requested", filled[bool]{&j.CancelRequested}, false},
 		{"last_synced_at", d.timeColumn(&j.LastSynced), false},
 
 		{"trigger_task_id", textColumn[string]{&j.TriggerTask}, false},
@@ -82,15 +84,30 @@ func columns(j *job.Job, d dialect) []column {
 		{"missed_at", d.timeColumn(&j.Missed), false},
 		{"schedule_settled", &j.ScheduleSettled, false},
 	}
+	for _, name := range d.wideNames() {
+		delay := map[string]*time.Duration{"auto_reschedule_on_failure_delay_ms": &j.AutoRescheduleWait, "remove_delay_ms": &j.RemoveDelay}[name]
+		all = append(all, column{name, wideColumn{delay}, true})
+	}
+	return all
 }
 
-func columnNames() []string {
-	cols := columns(&job.Job{}, dialect{})
+// columnNames are those that the dialect's table has.
+func (d dialect) columnNames() []string {
+	cols := columns(&job.Job{}, d)
 	names := make([]string, len(cols))
 	for i, c := range cols {
 		names[i] = c.name
 	}
 	return names
+}
+
+// columnNames are those of the schema.
+func columnNames() []string { return dialect{}.columnNames() }
+
+// fits refuses a job that holds more than the table does.
+func (d dialect) fits(j job.Job) error {
+	_, err := numberColumn{&j.UserID, "userId", d.host["user_id"]}.Value()
+	return err
 }
 
 // timeColumn is a nullable time. Engines differ in how they keep one.
@@ -109,6 +126,14 @@ func (d dialect) sinceEpoch(t *time.Time) timeColumn {
 		c.zero = d.time(time.UnixMilli(0))
 	}
 	return c
+}
+
+// hostTime is a column of the host's, which may not take NULL.
+func (d dialect) hostTime(name string, t *time.Time) timeColumn {
+	if d.host[name].notNull {
+		return d.sinceEpoch(t)
+	}
+	return d.timeColumn(t)
 }
 
 func (c timeColumn) Scan(v any) error {
@@ -316,3 +341,80 @@ func milliseconds(ms int64) time.Duration {
 	const most = int64(1<<63-1) / int64(time.Millisecond)
 	return time.Duration(max(-most, min(most, ms))) * time.Millisecond
 }
+
+// filled is a column that is written and never NULL. In a host's table it may be, and
+// is then the zero value.
+type filled[T string | bool] struct{ v *T }
+
+func (c filled[T]) Scan(v any) error {
+	var n sql.Null[T]
+	err := n.Scan(v)
+	*c.v = n.V
+	return err
+}
+
+func (c filled[T]) Value() (driver.Value, error) { return *c.v, nil }
+
+// numberColumn is an integer, which a host may keep in 32 bits. member is its name in
+// requests.
+type numberColumn struct {
+	n      *int64
+	member string
+	host   hostColumn
+}
+
+func (c numberColumn) Scan(v any) error { return intColumn{c.n}.Scan(v) }
+
+func (c numberColumn) Value() (driver.Value, error) {
+	if c.host.int4 && toInt4(*c.n) != *c.n {
+		return nil, &misfitError{fmt.Sprintf("%s: %d does not fit into the host's column, which is an integer of 32 bits", c.member, *c.n)}
+	}
+	return *c.n, nil
+}
+
+// delayColumn is a delay, NULL or 0 for none. A host's column of 32 bits gets as much
+// as it holds.
+type delayColumn struct {
+	d    *time.Duration
+	host hostColumn
+}
+
+func (c delayColumn) Scan(v any) error { return durationColumn{c.d}.Scan(v) }
+
+func (c delayColumn) Value() (driver.Value, error) {
+	ms := c.d.Milliseconds()
+	if c.host.int4 {
+		ms = toInt4(ms)
+	}
+	if c.host.notNull {
+		return ms, nil
+	}
+	return intColumn{&ms}.Value()
+}
+
+// wideColumn stands beside a delay of 32 bits and is set where that does not suffice.
+// It counts as long as the other one is at its end: the host may have written that
+// since.
+type wideColumn struct{ d *time.Duration }
+
+func (c wideColumn) Scan(v any) error {
+	var ms int64
+	if err := (intColumn{&ms}).Scan(v); err != nil {
+		return err
+	}
+	if toInt4(ms) != ms && toInt4(ms) == c.d.Milliseconds() {
+		*c.d = milliseconds(ms)
+	}
+	return nil
+}
+
+func (c wideColumn) Value() (driver.Value, error) {
+	ms := c.d.Milliseconds()
+	if toInt4(ms) == ms {
+		return nil, nil
+	}
+	return ms, nil
+}
+
+// toInt4 is n, cut to what 32 bits hold.
+func toInt4(n int64) int64 { return max(math.MinInt32, min(math.MaxInt32, n)) }

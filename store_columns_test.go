@@ -136,7 +136,7 @@ func testValues(promise promise) {
 
 	promise("numbers, delays and times are kept to their ends", func(s storeTest) {
 		j := s.newJob(job.Internal, "tag")
-		j.UserID = math.MaxInt64
+		j.UserID = s.largestUser()
 		j.RemoveDelay, j.AutoRescheduleWait = -30*24*time.Hour, job.MaxDelay
 		j.Due = time.Date(2126, 12, 31, 23, 59, 59, 999e6, time.UTC)
 		j.Started = time.Date(1969, 12, 31, 23, 59, 59, 1e6, time.UTC)
@@ -192,7 +192,11 @@ func testHost(promise promise) {
 	})
 
 	promise("a delay beyond what a Duration holds is cut, not wrapped", func(s storeTest) {
-		s.hostExec(fmt.Sprintf("INSERT INTO worker_jobs (tag, type, remove_delay) VALUES ('tag', 'mail', %d)", int64(math.MaxInt64)))
+		columns, values := "remove_delay", fmt.Sprint(math.MaxInt64)
+		if s.narrow() {
+			columns, values = "remove_delay, remove_delay_ms", fmt.Sprint(math.MaxInt32, ", ", math.MaxInt64)
+		}
+		s.hostExec(fmt.Sprintf("INSERT INTO worker_jobs (tag, type, %s) VALUES ('tag', 'mail', %s)", columns, values))
 		if got := s.list(Filter{Tag: "tag"})[0].RemoveDelay; got < job.MaxDelay {
 			s.Errorf("got %s, want the longest", got)
 		}

@@ -11,4 +11,23 @@ type dialect struct {
 	hasLabel   string              // condition on labels, %s is the placeholder
 	time       func(time.Time) any // a time as a bound value; zero is NULL
 	busy       func(error) bool    // cannot be written now, may be later
+	host       map[string]hostColumn
+}
+
+// hostColumn says what a column of an adopted table does not take that sidejob's own
+// would.
+type hostColumn struct {
+	int4    bool // 32 bits: the wide value stands beside it, see wideNames
+	notNull bool
+}
+
+// wideNames are the columns beside the host's delays of 32 bits, which hold 24 days.
+// They stand after all others.
+func (d dialect) wideNames() (names []string) {
+	for _, delay := range []string{"auto_reschedule_on_failure_delay", "remove_delay"} {
+		if d.host[delay].int4 {
+			names = append(names, delay+"_ms")
+		}
+	}
+	return names
 }

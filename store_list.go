@@ -68,7 +68,7 @@ func (s *sqlStore) where(f Filter) *where {
 		w.add(statusCondition(f.Status))
 	}
 	if f.UserID != nil {
-		w.add("user_id = ?", *f.UserID)
+		w.add("user_id = CAST(? AS bigint)", *f.UserID)
 	}
 	if f.Finished != nil {
 		w.add("(finished IS NOT NULL) = ?", *f.Finished)
@@ -81,7 +81,7 @@ func (s *sqlStore) where(f Filter) *where {
 	}
 	if f.ScheduleID != 0 {
 		// Of internal jobs the first row is an occurrence like those after it.
-		const first = "COALESCE((SELECT schedule_row FROM worker_jobs WHERE id = ?), ?)"
+		const first = "COALESCE((SELECT schedule_row FROM worker_jobs WHERE id = CAST(? AS bigint)), ?)"
 		w.add("schedule_row = "+first+" OR (id = "+first+" AND executor = 'internal' AND cron_schedule IS NOT NULL)",
 			f.ScheduleID, f.ScheduleID, f.ScheduleID, f.ScheduleID)
 	}
@@ -107,9 +107,9 @@ func (s *sqlStore) List(ctx context.Context, f Filter) (Page, error) {
 	case f.Cursor.ID == 0:
 	case f.ByDue:
 		due := s.dialect.time(time.UnixMilli(f.Cursor.Due))
-		w.add("due > ? OR (due = ? AND id > ?)", due, due, f.Cursor.ID)
+		w.add("due > ? OR (due = ? AND id > CAST(? AS bigint))", due, due, f.Cursor.ID)
 	default:
-		w.add("id < ?", f.Cursor.ID)
+		w.add("id < CAST(? AS bigint)", f.Cursor.ID)
 	}
 	limit := ""
 	if f.Limit > 0 {

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"database/sql"
-	_ "embed"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,12 +15,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 )
-
-//go:embed schema_postgres.sql
-var postgresSchema string
-
-// postgresVersion is of schema_postgres.sql, kept in the table meta.
-const postgresVersion = 2
 
 // postgresConfig says how sidejob uses the host's PostgreSQL.
 type postgresConfig struct {
@@ -48,7 +40,8 @@ func openPostgres(ctx context.Context, c postgresConfig) (*sqlStore, error) {
 	db.SetMaxOpenConns(c.conns)
 	db.SetMaxIdleConns(c.conns)
 	db.SetConnMaxIdleTime(time.Minute)
-	if err := c.prepare(ctx, db, host); err != nil {
+	theirs, err := c.prepare(ctx, db, host)
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	s := &sqlStore{
@@ -62,6 +55,7 @@ func openPostgres(ctx context.Context, c postgresConfig) (*sqlStore, error) {
 			hasLabel: "jsonb_exists(labels::jsonb, %s)",
 			time:     func(t time.Time) any { return t.UTC() },
 			busy:     postgresBusy,
+			host:     theirs,
 		},
 	}
 	listening, stop := context.WithCancel(context.Background())
@@ -92,62 +86,86 @@ func (c postgresConfig) connection() (config *pgx.ConnConfig, host string, err e
 	set["search_path"] = c.schema + ", " + host
 	ms := strconv.FormatInt(c.timeout.Milliseconds(), 10)
 	for name, value := range map[string]string{
-		"application_name": "sidejob", "statement_timeout": ms, "idle_in_transaction_session_timeout": ms, "TimeZone": "UTC",
+		"application_name": "sidejob", "statement_timeout": ms, "idle_in_transaction_session_timeout": ms,
 	} {
 		if set[name] == "" {
 			set[name] = value
 		}
 	}
+	set["TimeZone"] = "UTC" // a host's times may be without a zone
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 5 * time.Second
 	}
 	return config, host, nil
 }
 
-// prepare makes the schema in a database that has neither it nor a worker_jobs. Two
-// sidejobs that start at once take turns.
-func (c postgresConfig) prepare(ctx context.Context, db *sql.DB, host string) error {
+// prepare makes the schema in a database that has neither it nor a worker_jobs, and
+// says how an adopted one differs. Two sidejobs that start at once take turns.
+func (c postgresConfig) prepare(ctx context.Context, db *sql.DB, host string) (map[string]hostColumn, error) {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("open database: %w", err)
+		return nil, fmt.Errorf("open database: %w", err)
 	}
 	defer tx.Rollback()
-	var ours, theirs bool
-	_, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "schema "+c.schema)
-	if err == nil {
-		err = tx.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL, to_regclass('worker_jobs') IS NOT NULL", c.schema+".meta").Scan(&ours, &theirs)
+	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "schema "+c.schema); err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
 	}
+	found, err := c.find(ctx, tx)
 	switch {
 	case err != nil:
-		return fmt.Errorf("open database: %w", err)
-	case ours:
-		return c.checkVersion(ctx, tx)
-	case theirs:
-		return usage(errors.New("the database has a worker_jobs that sidejob did not make; it was left as it is: see what would be added with sidejob db adopt"))
+		return nil, fmt.Errorf("open database: %w", err)
+	case found.ours:
+		return c.check(ctx, tx, found)
+	case found.theirs:
+		return nil, usage(errors.New("the database has a worker_jobs that sidejob did not make; it was left as it is: see what would be added with sidejob db adopt"))
 	}
-	text := fmt.Sprintf("SET LOCAL search_path = %s; %s; INSERT INTO sidejob.meta (key, value) VALUES ('schema', '%d');",
-		host, postgresSchema, postgresVersion)
-	for _, name := range []string{"sidejob.%s", "SCHEMA sidejob%s", "'sidejob'%s"} {
-		ours := strings.TrimSuffix(name, "%s")
-		text = strings.ReplaceAll(text, ours, strings.Replace(ours, "sidejob", c.schema, 1))
-	}
+	text := fmt.Sprintf("SET LOCAL search_path = %s; %s; INSERT INTO %s.meta (key, value) VALUES ('schema', '%d');",
+		host, schemaText(c.schema), c.schema, postgresVersion)
 	if _, err := tx.ExecContext(ctx, text); err != nil {
-		return fmt.Errorf("make the tables: %w", err)
+		return nil, fmt.Errorf("make the tables: %w", err)
 	}
-	return tx.Commit()
+	return nil, tx.Commit()
 }
 
-// checkVersion refuses a schema that this sidejob does not know.
-func (c postgresConfig) checkVersion(ctx context.Context, tx *sql.Tx) error {
-	var version int
-	err := tx.QueryRowContext(ctx, "SELECT value::integer FROM "+c.schema+".meta WHERE key = 'schema'").Scan(&version)
+// foundSchema is what a database holds. The version is 0 where an adoption was begun and
+// not finished.
+type foundSchema struct {
+	ours, theirs, adopted bool
+	version               int
+}
+
+func (c postgresConfig) find(ctx context.Context, q queryer) (f foundSchema, err error) {
+	err = q.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL, to_regclass('worker_jobs') IS NOT NULL", c.schema+".meta").Scan(&f.ours, &f.theirs)
+	if err != nil || !f.ours {
+		return f, err
+	}
+	err = q.QueryRowContext(ctx, fmt.Sprintf(`
+		SELECT COALESCE(MAX(CASE key WHEN 'schema' THEN value::integer END), 0), COUNT(CASE key WHEN 'adopted' THEN 1 END) > 0
+		FROM %s.meta WHERE key IN ('schema', 'adopted')`, c.schema)).Scan(&f.version, &f.adopted)
+	return f, err
+}
+
+// check refuses a schema that this sidejob does not know, and a table that lacks
+// columns: a host's own migrations may have dropped what they know nothing of.
+func (c postgresConfig) check(ctx context.Context, tx *sql.Tx, found foundSchema) (map[string]hostColumn, error) {
+	switch found.version {
+	case postgresVersion:
+	case 0:
+		return nil, usage(errors.New("the adoption of worker_jobs was not finished: go on with sidejob db adopt --yes"))
+	default:
+		return nil, usage(fmt.Errorf("the database has schema %d, this sidejob knows %d: run the sidejob that made it", found.version, postgresVersion))
+	}
+	table, err := readTable(ctx, tx)
 	if err != nil {
-		return fmt.Errorf("read the version of the schema: %w", err)
+		return nil, err
 	}
-	if version != postgresVersion {
-		return usage(fmt.Errorf("the database has schema %d, this sidejob knows %d: run the sidejob that made it", version, postgresVersion))
+	if table.name == "" {
+		return nil, usage(fmt.Errorf("the database has sidejob's own tables in schema %s, but no worker_jobs is found: see the search_path of DATABASE_URL", c.schema))
 	}
-	return nil
+	if missing := table.lacks(); len(missing) > 0 {
+		return nil, usage(fmt.Errorf("%s lacks %d columns, such as %s: add them with sidejob db adopt", table.name, len(missing), missing[0].name))
+	}
+	return table.differs(), nil
 }
 
 // postgresWriter carries out writes, each in a transaction of its own. One that lost
@@ -161,7 +179,7 @@ func (w postgresWriter) write(ctx context.Context, fn func(context.Context, *sql
 	for try := 1; ; try++ {
 		err := w.once(ctx, fn)
 		if err == nil || try == writeTries || !thwarted(err) {
-			return err
+			return misfit(err)
 		}
 	}
 }
@@ -179,6 +197,16 @@ func (w postgresWriter) once(ctx context.Context, fn func(context.Context, *sql.
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
+}
+
+// misfit tells a value that a column cannot hold from other errors. Codes: PostgreSQL's
+// appendix A.
+func misfit(err error) error {
+	var e *pgconn.PgError
+	if errors.As(err, &e) && (e.Code == "22003" || e.Code == "22001") {
+		return &misfitError{e.Message}
+	}
+	return err
 }
 
 // thwarted tells whether another transaction came in between: a deadlock, or a row

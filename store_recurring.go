@@ -91,7 +91,7 @@ func (s *sqlStore) RecurringRow(ctx context.Context, id int64) (job.Job, error) 
 	}
 	for _, open := range []string{"finished IS NULL AND", ""} {
 		jobs, err := s.selectJobs(ctx, s.db, fmt.Sprintf(`
-			WHERE %s cron_schedule IS NOT NULL AND (id = $1 OR schedule_row = $1) ORDER BY id DESC LIMIT 1`, open), first)
+			WHERE %s cron_schedule IS NOT NULL AND (id = CAST($1 AS bigint) OR schedule_row = $1) ORDER BY id DESC LIMIT 1`, open), first)
 		if err != nil {
 			return job.Job{}, fmt.Errorf("read recurring job %d: %w", id, err)
 		}

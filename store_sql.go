@@ -28,7 +28,7 @@ type sqlStore struct {
 
 // jobQuery reads whole rows; the rest of the statement follows.
 func (s *sqlStore) jobQuery(rest string) string {
-	return "SELECT " + strings.Join(columnNames(), ", ") + " FROM worker_jobs " + rest
+	return "SELECT " + strings.Join(s.dialect.columnNames(), ", ") + " FROM worker_jobs " + rest
 }
 
 type scanner interface{ Scan(...any) error }
@@ -71,7 +71,7 @@ func (s *sqlStore) Get(ctx context.Context, id int64) (job.Job, error) {
 }
 
 func (s *sqlStore) get(ctx context.Context, q queryer, id int64, lock string) (job.Job, error) {
-	j, err := s.scanJob(q.QueryRowContext(ctx, s.jobQuery("WHERE id = $1"+lock), id))
+	j, err := s.scanJob(q.QueryRowContext(ctx, s.jobQuery("WHERE id = CAST($1 AS bigint)"+lock), id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return job.Job{}, notFound(id)
 	}
@@ -306,6 +306,9 @@ func (s *sqlStore) Schedule(ctx context.Context, orders []Order, reply ReplyKey)
 }
 
 func (c *changeset) place(ctx context.Context, o Order) (Placed, error) {
+	if err := c.dialect.fits(o.Job); err != nil {
+		return Placed{Err: err}, nil
+	}
 	if c.dialect.lockTag != "" {
 		if _, err := c.tx.ExecContext(ctx, c.dialect.lockTag, o.Job.Tag); err != nil {
 			return Placed{}, fmt.Errorf("lock tag: %w", err)

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -128,6 +129,19 @@ func (s storeTest) sweep(at time.Time, exclude []int64, limit int, want int64) {
 	if n, err := s.Remove(s.Context(), at, exclude, limit); n != want || err != nil {
 		s.Errorf("remove at %s: got %d, error %v; want %d", at, n, err, want)
 	}
+}
+
+// narrow tells of a host's table, whose own numbers have 32 bits.
+func (s storeTest) narrow() bool {
+	of, ok := s.Store.(*sqlStore)
+	return ok && of.dialect.host["user_id"].int4
+}
+
+func (s storeTest) largestUser() int64 {
+	if s.narrow() {
+		return math.MaxInt32
+	}
+	return math.MaxInt64
 }
 
 func (s storeTest) hostExec(query string) {
