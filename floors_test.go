@@ -23,11 +23,13 @@ func floors() [][]string {
 		{"store_dialect.go"}, // what engines say differently
 		{"store_columns.go"}, // a row and a Job
 		{"store_sql.go", "store_claim.go", "store_recurring.go", "store_inbox.go", "store_list.go", "store_replies.go", "store_lead.go"}, // one SQL text
-		{"store_sqlite.go", "store_postgres.go"}, // engines
-		{"trigger_breaker.go"},                   // is it called
-		{"trigger_health.go"},                    // does Trigger.dev answer
-		{"trigger.go"},                           // a job and a run
-		{"trigger_schedule.go"},                  // a recurring job and a schedule
+		{"store_catalog.go"},                       // a table as PostgreSQL has it
+		{"store_sqlite.go", "store_postgres.go"},   // engines
+		{"store_adopt.go", "store_sqlite_copy.go"}, // a host's own table; a copy
+		{"trigger_breaker.go"},                     // is it called
+		{"trigger_health.go"},                      // does Trigger.dev answer
+		{"trigger.go"},                             // a job and a run
+		{"trigger_schedule.go"},                    // a recurring job and a schedule
 		{"outbox.go", "outbox_restore.go", "outbox_schedule.go", "poller.go"}, // tell, and ask
 		{"leader.go"},    // who does what is to be done once
 		{"worker.go"},    // take jobs, and carry out the built-in ones
@@ -46,7 +48,7 @@ func floors() [][]string {
 		{"cli"},                    // the commands that call a server
 		{"selftest_disk_linux.go"}, // a disk to fill
 		{"selftest.go", "selftest_child.go", "selftest_host.go", "selftest_relay.go", "selftest_forge.go", "selftest_trouble.go", "selftest_judge.go", "selftest_restore.go", "selftest_progress.go"}, // proof by crash
-		{"main.go", "main_serve.go", "main_dev.go"}, // the command line
+		{"main.go", "main_serve.go", "main_dev.go", "main_db.go"}, // the command line
 	}
 }
 

@@ -27,6 +27,7 @@ type commands struct {
 	Sync      syncCommand      `cmd:"" help:"Ask Trigger.dev about the active jobs."`
 	Registry  registryCommands `cmd:"" help:"The job registry."`
 
+	DB       dbCommands      `cmd:"" name:"db" help:"The database: make it, check it, adopt a host's table, copy it."`
 	Selftest selftestCommand `cmd:"" help:"Prove on this machine, by crashes and faults, that no job is lost, doubled or wrong."`
 
 	OpenAPI openapiCommand `cmd:"" name:"openapi" help:"Print the OpenAPI document of the API."`
