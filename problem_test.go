@@ -73,6 +73,7 @@ func TestEveryErrorHasItsStatusAndCode(t *testing.T) {
 		{fmt.Errorf("tag: %w", job.ErrTagTaken), 409, "tag_taken"},
 		{ErrReplyUnderWay, 409, "idempotency_in_progress"},
 		{ErrReplyMismatch, 422, "idempotency_mismatch"},
+		{fmt.Errorf("insert job: %w", &misfitError{"integer out of range"}), 422, "invalid"},
 		{fmt.Errorf("%w: disk full", ErrBusy), 503, "database_unavailable"},
 		{errClosed, 503, "database_unavailable"},
 		{fmt.Errorf("read: %w", context.Canceled), 503, "timeout"},
