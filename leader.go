@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,6 +15,8 @@ type leadership struct {
 	owner string
 	log   *slog.Logger
 	work  func(ctx context.Context) // returns when ctx ends
+
+	follows atomic.Bool // another one leads
 }
 
 const (
@@ -21,8 +24,13 @@ const (
 	leadRenew = 3 * time.Second
 )
 
-// run leads whenever it may, until ctx ends, and then lets another one lead.
+// run leads whenever it may, until ctx ends, and then lets another one lead. Who has
+// the database to himself leads for good.
 func (l *leadership) run(ctx context.Context) {
+	if l.store.Alone() {
+		l.work(ctx)
+		return
+	}
 	defer l.resign(context.WithoutCancel(ctx))
 	for ctx.Err() == nil {
 		asked := time.Now()
@@ -31,7 +39,10 @@ func (l *leadership) run(ctx context.Context) {
 		case err != nil && ctx.Err() == nil:
 			l.log.Warn("cannot ask who leads", "err", err)
 		case term != 0:
+			l.follows.Store(false)
 			l.lead(ctx, term, asked)
+		default:
+			l.follows.Store(true)
 		}
 		pause(ctx, leadRenew)
 	}

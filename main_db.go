@@ -34,7 +34,7 @@ func (f databaseFlags) address(std streams) (address string, postgres bool, err 
 	if address == "" || f.Database != "sidejob.db" {
 		address = f.Database // the flag beats the file
 	}
-	postgres = strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://")
+	postgres = isPostgres(address)
 	return strings.TrimPrefix(address, "sqlite:"), postgres, nil
 }
 

@@ -136,7 +136,10 @@ func (c devCommand) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.close()
-	mock.StatePath = strings.TrimPrefix(cfg.database, "sqlite:") + ".emulator"
+	mock.StatePath = "sidejob.db.emulator"
+	if !isPostgres(cfg.database) {
+		mock.StatePath = strings.TrimPrefix(cfg.database, "sqlite:") + ".emulator"
+	}
 	mock.WebhookSecret = cfg.secrets[0]
 	if mock.WebhookURL == "" {
 		mock.WebhookURL, mock.Client = webhookAt(d.private)

@@ -188,8 +188,12 @@ func (c serveCommand) runsURL() string {
 	return base + "/projects/v3/" + url.PathEscape(c.TriggerProjectRef) + "/runs/"
 }
 
-// tokenFileBeside is where the token of a database's server is kept.
+// tokenFileBeside is where the token of a database's server is kept: in the current
+// folder, where the database is no file.
 func tokenFileBeside(database string) string {
+	if isPostgres(database) {
+		return "sidejob.token"
+	}
 	return filepath.Join(filepath.Dir(strings.TrimPrefix(database, "sqlite:")), "sidejob.token")
 }
 

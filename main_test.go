@@ -67,7 +67,7 @@ func TestBadStartsAreRefusedClearly(t *testing.T) {
 		{"bad worker count", keyed, []string{"serve", "--worker-count", "many"}, 2, []string{"--worker-count"}},
 		{"bad API address", keyed, []string{"serve", "--listen", "127.0.0.1:0", "--database", filepath.Join(dir, "a.db"), "--trigger-api-url", "ftp://x"}, 2, []string{"base URL"}},
 		{"registry that is none", keyed, []string{"serve", "--registry", file("r.json", `{"x":{"executor":"robot"}}`)}, 2, []string{"x", "executor", "robot"}},
-		{"PostgreSQL", keyed, []string{"serve", "--listen", "127.0.0.1:0", "--database", "postgres://u:secret@h/d"}, 2, []string{"PostgreSQL"}},
+		{"a PostgreSQL that is away", keyed, []string{"serve", "--listen", "127.0.0.1:0", "--database", "postgres://u:secret@127.0.0.1:1/d"}, 1, []string{"database"}},
 		{"taken port", keyed, []string{"serve", "--listen", taken.Addr().String(), "--database", filepath.Join(dir, "b.db")}, 1, []string{taken.Addr().String(), "--listen"}},
 		{"taken emulator port", nil, []string{"dev", "--listen", "127.0.0.1:0", "--emulator-listen", taken.Addr().String(), "--database", filepath.Join(dir, "c.db")}, 1, []string{taken.Addr().String(), "--emulator-listen"}},
 		{"a database that is none", keyed, []string{"serve", "--listen", "127.0.0.1:0", "--database", file("text.db", "this is no database, it is a text")}, 1, []string{"text.db", "not a SQLite database"}},

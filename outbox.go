@@ -78,11 +78,14 @@ func (o *outbox) run(ctx, draining context.Context) {
 	o.open(ctx)
 	defer o.sends.Wait()
 	defer o.close()
+	written, stop := o.store.Watch(owingJobs)
+	defer stop()
 	for draining.Err() == nil {
 		next := o.payAll(ctx, draining)
 		timer := time.NewTimer(time.Until(next))
 		select {
 		case <-o.wake:
+		case <-written:
 		case <-timer.C:
 		case <-draining.Done():
 		}

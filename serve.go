@@ -49,6 +49,7 @@ type server struct {
 	follower   *follower
 	clockwork  *clockwork
 	workers    *workers
+	leadership *leadership
 	private    http.Handler
 	public     http.Handler
 
@@ -84,7 +85,7 @@ func newServer(ctx context.Context, cfg config, log *slog.Logger) (*server, erro
 
 // openStore opens the database that the address names.
 func openStore(ctx context.Context, address string, at time.Time, log *slog.Logger) (Store, error) {
-	if strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://") {
+	if isPostgres(address) {
 		return openPostgres(ctx, newPostgresConfig(address, log))
 	}
 	return openSQLite(ctx, strings.TrimPrefix(address, "sqlite:"), at)
@@ -126,7 +127,8 @@ func (s *server) assemble() error {
 	s.clockwork = &clockwork{store: s.store, log: category(s.log, "schedule"), fired: s.outbox.nudge, lost: h.leaseLost}
 	s.workers = &workers{store: s.store, desk: newDesk(s.store), log: category(s.log, "worker"), count: s.cfg.workers, do: builtins(s.store), claimed: h.claimed}
 	h.runsURL = s.cfg.runsURL
-	h.reconcile = func() bool { return a == nil || s.reconciler.started.Load() }
+	s.leadership = &leadership{store: s.store, owner: owner, log: category(s.log, "server"), work: s.lead}
+	h.reconcile = func() bool { return a == nil || s.reconciler.started.Load() || s.leadership.follows.Load() }
 	hook := &webhook{store: s.store, adapter: a, poller: s.poller, lookout: s.lookout, secrets: s.cfg.secrets, log: category(s.log, "trigger-webhook"), failpoint: s.cfg.failpoint}
 	s.api = &api{
 		store: s.store, desk: s.workers.desk, outbox: s.outbox, reconciler: s.reconciler, registry: s.cfg.registry, health: h,
@@ -172,16 +174,31 @@ func (s *server) start() (err error) {
 	s.work.Go(func() { s.workers.run(s.draining) })
 	if s.cfg.triggerOn {
 		s.work.Go(func() { s.poller.run(s.draining) })
-		s.work.Go(func() { s.follower.run(s.draining) })
-		s.work.Go(func() { s.lookout.run(s.draining) })
-		s.work.Go(s.firstReconcile)
+		s.work.Go(func() { s.leadership.run(s.draining) })
 	}
-	s.stopPeriodics, err = startPeriodics(s.draining, periodics(s.reconciler, s.cfg.syncEvery, category(s.log, "schedule")))
-	return err
+	return nil
 }
 
-func (s *server) firstReconcile() {
-	if _, err := s.reconciler.reconcile(s.draining, sweepOptions{}); err != nil && s.draining.Err() == nil {
+// lead does what one sidejob of those on a database does, until ctx ends.
+func (s *server) lead(ctx context.Context) {
+	stop, err := startPeriodics(ctx, periodics(s.reconciler, s.cfg.syncEvery, category(s.log, "schedule")))
+	if err != nil {
+		s.log.Error("cannot start periodic work", "category", "schedule", "err", err)
+		return
+	}
+	var all sync.WaitGroup
+	all.Go(func() { s.follower.run(ctx) })
+	all.Go(func() { s.lookout.run(ctx) })
+	all.Go(func() { s.firstReconcile(ctx) })
+	<-ctx.Done()
+	if err := stop(); err != nil {
+		s.log.Error("periodic work did not stop in peace", "category", "schedule", "err", err)
+	}
+	all.Wait()
+}
+
+func (s *server) firstReconcile(ctx context.Context) {
+	if _, err := s.reconciler.reconcile(ctx, sweepOptions{}); err != nil && ctx.Err() == nil {
 		s.log.Error("first reconciliation failed", "category", "trigger-reconcile", "err", err)
 	}
 	s.reconciler.started.Store(true)
@@ -209,9 +226,6 @@ func (s *server) shutdown() error {
 	defer cancel()
 	s.drain()
 	var errs []error
-	if s.stopPeriodics != nil {
-		errs = append(errs, s.stopPeriodics())
-	}
 	select {
 	case <-s.sent:
 	case <-deadline.Done():

@@ -96,6 +96,8 @@ type Store interface {
 	// back.
 	Keep(ctx context.Context, key ReplyKey, reply Reply) error
 
+	// Alone tells whether no other sidejob can use the database.
+	Alone() bool
 	// Lead asks for the lead among the sidejobs on this database, or renews it: the
 	// right to do periodic work until life is over, by the database's own clock. Each
 	// change of the lead is a term of its own; 0 says that another has it.

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// Alone is documented at Store.
+func (s *sqlStore) Alone() bool { return !s.dialect.shared }
+
 // Lead is documented at Store. Where one sidejob has the database to itself it leads,
 // always in the first term. The clock is the database's: those of several machines
 // differ.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"sidejob/internal/job"
 )
 
@@ -538,6 +540,21 @@ func scanIDs(rows *sql.Rows) ([]int64, error) {
 		ids = append(ids, id)
 	}
 	return ids, rows.Err()
+}
+
+// nameInstallation reads the database's own name, or gives it one.
+func (s *sqlStore) nameInstallation(ctx context.Context) (name string, err error) {
+	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO meta (key, value) VALUES ('installation', $1) ON CONFLICT (key) DO NOTHING", uuid.NewString())
+		if err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'installation'").Scan(&name)
+	})
+	if err != nil {
+		return "", fmt.Errorf("name installation: %w", err)
+	}
+	return name, nil
 }
 
 func (s *sqlStore) Watch(id int64) (<-chan struct{}, func()) { return s.hub.watch(id) }

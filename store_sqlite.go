@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
-	"github.com/google/uuid"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -217,20 +216,6 @@ func sqliteBusy(err error) bool {
 		return true
 	}
 	return false
-}
-
-func (s *sqlStore) nameInstallation(ctx context.Context) (name string, err error) {
-	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "INSERT INTO meta (key, value) VALUES ('installation', $1) ON CONFLICT (key) DO NOTHING", uuid.NewString())
-		if err != nil {
-			return err
-		}
-		return tx.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'installation'").Scan(&name)
-	})
-	if err != nil {
-		return "", fmt.Errorf("name installation: %w", err)
-	}
-	return name, nil
 }
 
 // groupCommit carries out writes one after the other on one connection and commits
