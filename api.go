@@ -79,7 +79,10 @@ func post[I, O any](h huma.API, group, path, summary string, status int, do func
 func register[I, O any](h huma.API, method, group, path, summary string, status int, do func(context.Context, *I) (*O, error)) {
 	huma.Register(h, huma.Operation{
 		OperationID: operationID(method, path), Method: method, Path: path, Summary: summary, Tags: []string{group},
-		DefaultStatus: status, MaxBodyBytes: -1, // the guard has bounded the body
+		DefaultStatus: status,
+		// The guard has bounded and read the body. A read deadline on the connection,
+		// 5 s by default, would end the request's context in the middle of a long poll.
+		MaxBodyBytes: -1, BodyReadTimeout: -1,
 	}, do)
 }
 

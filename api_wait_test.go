@@ -302,3 +302,35 @@ func TestLongPollsEndWhenDrainingBegins(t *testing.T) {
 		}
 	})
 }
+
+// deadlines is a connection that notes until when it may be read from.
+type deadlines struct {
+	http.ResponseWriter
+	set []time.Time
+}
+
+// SetReadDeadline implements what http.ResponseController asks for.
+func (d *deadlines) SetReadDeadline(at time.Time) error {
+	d.set = append(d.set, at)
+	return nil
+}
+
+// TestNoDeadlineCutsAWaitShort: net/http ends the context of a request when it can
+// read no more from the connection, and with it every wait.
+func TestNoDeadlineCutsAWaitShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for _, path := range []string{"/api/jobs", "/api/jobs/1/cancel", "/api/jobs/1/retry", "/api/reconcile"} {
+			r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(`{"type":"work"}`))
+			r.Host = "localhost"
+			r.Header.Set("Content-Type", "application/json")
+			conn := &deadlines{ResponseWriter: httptest.NewRecorder()}
+			w.srv.private.ServeHTTP(conn, r)
+			for _, at := range conn.set {
+				if !at.IsZero() {
+					t.Errorf("%s: the connection may be read until %s only, want no deadline", path, at)
+				}
+			}
+		}
+	})
+}
