@@ -202,6 +202,7 @@ func TestTheSameTagReplaces(t *testing.T) {
 		"a recurring job":               `,"cronSchedule":"0 9 * * *"`,
 		"a Trigger.dev job":             onTrigger + `,"due":"2000-01-02T00:00:00Z"`,
 		"a schedule that sidejob fires": `,"cronSchedule":"0 9 * * *"` + locally,
+		"a schedule on Trigger.dev":     `,"cronSchedule":"0 9 * * *","executor":"trigger","triggerTaskId":"daily-report-generation"`,
 	}
 	for old, is := range kinds {
 		for fresh, becomes := range kinds {
