@@ -134,6 +134,7 @@ func TestAPreviewSaysWhatTriggerDevDoesOtherwise(t *testing.T) {
 			{`"cronSchedule":"0 */2 * * *"`, nil},
 			{`"cronSchedule":"30 0 * * *","timezone":"Asia/Kathmandu"`, nil},
 			{`"cronSchedule":"0 9 * * 1#2"`, nil},
+			{`"cronSchedule":"0 9 ? * 1#2"`, nil},
 			{`"cronSchedule":"0 */2 * * *","timezone":"Europe/Berlin"`, []string{
 				"on 2026-03-29 the clock leaves out 02:00 to 03:00", "on 2026-10-25 the clock shows twice 02:00 to 03:00"}},
 			{`"cronSchedule":"0 0-23 * * *","timezone":"America/New_York"`, []string{"on 2026-03-08 the clock leaves out 02:00 to 03:00", "on 2026-11-01 the clock shows twice 01:00 to 02:00"}},
