@@ -13,7 +13,7 @@ run: ## Run sidejob for development: API, webhook, SQLite, emulator.
 
 .PHONY: test
 test: ## Run all tests, shuffled and with the race detector.
-	go test -race -shuffle=on $(LEAN) ./...
+	go test -race -shuffle=on -timeout=14m $(LEAN) ./...
 
 .PHONY: stories
 stories: ## Run the simulated week and month, which the race detector leaves out.

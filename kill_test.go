@@ -9,7 +9,7 @@ import (
 
 // killCount is how often the crash test kills the server; more is slower and surer.
 func killCount() *int {
-	return flag.Int("kills", 50, "how often TestKilledServerLosesNothing kills the server")
+	return flag.Int("kills", 15, "how often TestKilledServerLosesNothing kills the server")
 }
 
 var kills = killCount()
