@@ -20,7 +20,7 @@ import (
 
 // serveFlags are those of serve and dev.
 type serveFlags struct {
-	Database      string        `env:"DATABASE_URL" default:"sidejob.db" placeholder:"PATH" help:"The database: PATH or sqlite:PATH. DATABASE_URL_FILE names a file that holds it."`
+	Database      string        `env:"DATABASE_URL" default:"sidejob.db" placeholder:"PATH" help:"The database: PATH, sqlite:PATH or postgres://…. DATABASE_URL_FILE names a file that holds it."`
 	Listen        string        `env:"SIDEJOB_LISTEN" default:"127.0.0.1:7766" help:"Private API: host:port or unix:PATH."`
 	WebhookListen string        `env:"SIDEJOB_WEBHOOK_LISTEN" placeholder:"HOST:PORT" help:"A second, public listener that serves only the webhook and /livez."`
 	AllowedHost   []string      `env:"SIDEJOB_ALLOWED_HOST" placeholder:"NAME" help:"Further names under which the private API may be called."`
