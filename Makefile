@@ -16,8 +16,8 @@ test: ## Run all tests, shuffled and with the race detector.
 	go test -race -shuffle=on -timeout=14m $(LEAN) ./...
 
 .PHONY: stories
-stories: ## Run the simulated week and month, which the race detector leaves out.
-	go test -count=1 -run='TestAWeekOfTroubles|TestAMonthOfRecurringJobs' .
+stories: ## Run the long tests that the race detector leaves out, such as the simulated week.
+	go test -count=1 -run='TestAWeekOfTroubles|TestAMonthOfRecurringJobs|TestStoreOnAnAdoptedTable|TestAdoptingLeaves' .
 
 .PHONY: lint
 lint: ## Check format, vet and staticcheck.

@@ -37,7 +37,10 @@ func openAdoptedForTest(t *testing.T) (Store, *sql.DB) {
 	return store, host
 }
 
-func TestStoreOnAnAdoptedTable(t *testing.T) { testStore(t, openAdoptedForTest) }
+func TestStoreOnAnAdoptedTable(t *testing.T) {
+	tellAtLeisure(t)
+	testStore(t, openAdoptedForTest)
+}
 
 func TestADelayOf30DaysFitsBesideAColumnOf32Bits(t *testing.T) {
 	store, host := openAdoptedForTest(t)

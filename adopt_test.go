@@ -156,6 +156,7 @@ func (w *hostAtWork) round(host *sql.DB) error {
 }
 
 func TestAdoptingLeavesTheHostsRowsAndStatementsAsTheyWere(t *testing.T) {
+	tellAtLeisure(t)
 	for name, c := range map[string]struct {
 		shape string
 		rows  int

@@ -161,10 +161,13 @@ CREATE TABLE sidejob.lead (
 );
 
 -- Rows that the host writes, and those of other instances, are noticed at once: a
--- notification holds the id of the row.
+-- notification holds the id of the row, and the topics of the hub that it concerns.
 CREATE FUNCTION sidejob.tell() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM pg_notify('sidejob', NEW.id::text);
+  PERFORM pg_notify('sidejob', concat_ws(' ', NEW.id,
+    CASE WHEN NEW.executor <> 'trigger' AND NEW.finished IS NULL AND NEW.lease_token IS NULL THEN 'claimable' END,
+    CASE WHEN NEW.cron_schedule IS NOT NULL OR (NEW.executor <> 'trigger' AND NEW.lease_token IS NOT NULL) THEN 'timed' END,
+    CASE WHEN NEW.finished IS NULL AND (NEW.cancel_requested OR NEW.executor = 'trigger') THEN 'owing' END));
   RETURN NULL;
 END $$;
 CREATE TRIGGER sidejob_inserted AFTER INSERT ON worker_jobs FOR EACH ROW EXECUTE FUNCTION sidejob.tell();

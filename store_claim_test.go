@@ -178,7 +178,7 @@ func testClaim(promise promise) {
 
 	promise("a row that the host wrote with a schedule that is none does not stand in the way of others", func(s storeTest) {
 		for i, cron := range []string{"nonsense", "0 0 30 2 *", "99 * * * *"} {
-			s.hostExec(fmt.Sprintf(`INSERT INTO worker_jobs (tag, type, due, cron_schedule, misfire) VALUES ('bad %d', 'work', 1, '%s', 'skip')`, i, cron))
+			s.hostExec(fmt.Sprintf(`INSERT INTO worker_jobs (tag, type, due, cron_schedule, misfire) VALUES ('bad %d', 'work', %s, '%s', 'skip')`, i, s.literal(s.at(-1000)), cron))
 		}
 		good := s.typed("work", "good", 0)
 		jobs := jobIDs(s.claimed(s.asks(10, 4)))
@@ -232,7 +232,8 @@ func testClaim(promise promise) {
 			s.Helper()
 			select {
 			case <-woken:
-				if !want {
+				// Where others may write, what was written before is told again, and late.
+				if !want && s.Alone() {
 					s.Errorf("%s wakes who waits for work", what)
 				}
 			default:

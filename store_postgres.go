@@ -287,9 +287,20 @@ func (l listener) listen(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		id, err := strconv.ParseInt(told.Payload, 10, 64)
-		if err == nil {
-			l.hub.tell([]int64{id, claimableJobs, timedJobs, owingJobs})
+		l.hub.tell(toldOf(told.Payload))
+	}
+}
+
+// toldOf are the job and the topics that a notification is about.
+func toldOf(payload string) (watched []int64) {
+	topics := map[string]int64{"claimable": claimableJobs, "timed": timedJobs, "owing": owingJobs}
+	for _, word := range strings.Fields(payload) {
+		if id, err := strconv.ParseInt(word, 10, 64); err == nil {
+			watched = append(watched, id)
+		}
+		if topic, known := topics[word]; known {
+			watched = append(watched, topic)
 		}
 	}
+	return watched
 }

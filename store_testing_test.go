@@ -28,6 +28,14 @@ type storeTest struct {
 // at is a time so many milliseconds after the tests begin.
 func (s storeTest) at(ms int64) time.Time { return time.UnixMilli(1_772_366_400_000 + ms).UTC() }
 
+// literal is a time as the engine's SQL writes it.
+func (s storeTest) literal(t time.Time) string {
+	if s.Alone() {
+		return fmt.Sprint(t.UnixMilli())
+	}
+	return t.Format("'" + time.RFC3339Nano + "'")
+}
+
 // newJob is a job as a caller asks for it, not stored yet.
 func (s storeTest) newJob(executor job.Executor, tag string) job.Job {
 	s.Helper()
