@@ -57,7 +57,6 @@ type server struct {
 	drain, stop       context.CancelFunc
 	work              sync.WaitGroup // goroutines of the rooms
 	sent              chan struct{}  // closed when the last send is over
-	stopPeriodics     func() error
 	listeners         []*http.Server
 	serving           sync.WaitGroup
 }
