@@ -136,6 +136,7 @@ func (m *month) foresee(j *ticking) (rows []firing) {
 		}
 		rows = append(rows, firing{due, status})
 		if !j.until.IsZero() && end.After(j.until) {
+			m.met["replaced at work"]++
 			return rows // the tag was taken while it was at work
 		}
 		after := due
@@ -282,7 +283,7 @@ func (m *month) wantTroubles() {
 	m.t.Logf("%v", m.met)
 	for _, trouble := range []string{
 		"a worker vanished", "a crash in the midst of work", "left out by skip", "left out by the limit", "made up for", "once for all",
-		"replaced while it waits", "clocks changed",
+		"replaced while it waits", "replaced at work", "clocks changed",
 	} {
 		if m.met[trouble] == 0 {
 			m.t.Errorf("never: %s", trouble)

@@ -73,6 +73,7 @@ type life struct {
 	month   *month
 	handler http.Handler
 	over    atomic.Bool // it was killed: what it does is seen by nobody
+	working sync.WaitGroup
 }
 
 const (
@@ -95,10 +96,10 @@ func newMonth(t *testing.T) *month {
 			if i != k {
 				continue
 			}
-			for _, cron := range []string{"*/15 0-5 * * *", "0 * * * *", "*/30 0-19 1,2 * * 0"} {
+			for _, cron := range []string{"*/15 0-3 * * *", "0 * * * *", "*/30 0-9 1,2 * * 0"} {
 				m.ask(&ticking{cron: cron, zone: zone, misfire: misfire})
 			}
-			m.ask(&ticking{cron: "40 */2 * * *", zone: zone, misfire: misfire, limit: 5, locally: true, task: "bad"})
+			m.ask(&ticking{cron: "40 */4 * * *", zone: zone, misfire: misfire, limit: 5, locally: true, task: "bad"})
 		}
 	}
 	m.begin()
@@ -130,7 +131,7 @@ func (m *month) ask(j *ticking) {
 func (m *month) begin() {
 	m.stretches = append(m.stretches, stretch{from: time.Now()})
 	m.life = &life{month: m, handler: m.srv.private}
-	go m.life.work()
+	m.life.working.Go(m.life.work)
 }
 
 // work claims until the server drains.
@@ -143,7 +144,7 @@ func (l *life) work() {
 		var got struct{ Jobs []takenJob }
 		r.into(l.month.t, &got)
 		for _, j := range got.Jobs {
-			go l.carryOut(j)
+			l.working.Go(func() { l.carryOut(j) })
 		}
 	}
 }
@@ -188,19 +189,19 @@ func (m *month) liveThrough() {
 	tick := func(day, quarter int) time.Time { // just after a nominal time
 		return begun.Add(time.Duration(day*96+quarter)*15*time.Minute + atOdds)
 	}
-	paused := []*ticking{m.named("10 */6 * * *", job.FireOnce), m.named("10 */6 * * *", job.FireSkip), m.named("10 */6 * * *", job.FireAll), m.named("40 */2 * * *", job.FireOnce)}
+	paused := []*ticking{m.named("10 */6 * * *", job.FireOnce), m.named("10 */6 * * *", job.FireSkip), m.named("10 */6 * * *", job.FireAll), m.named("40 */4 * * *", job.FireOnce)}
 	m.restart(tick(0, 20), 0)
 	m.crash(tick(0, 60), 0)
-	m.crash(tick(1, 8), 45*time.Second)
+	m.crash(tick(1, 8).Add(-10*time.Second), 45*time.Second)
 	m.restart(tick(1, 48), 3*time.Minute)
 	m.crash(tick(2, 4), 26*time.Minute)
 	m.hold(tick(2, 33), 7*time.Hour, paused...)
 	m.restart(tick(3, 17), 2*time.Hour+40*time.Minute)
-	m.crash(tick(3, 72), 59*time.Second)
+	m.crash(tick(3, 72).Add(-5*time.Second), 63*time.Second)
 	m.replace(tick(4, 10), m.named("0 * * * *", job.FireSkip), "20 */3 * * *")
-	m.restart(tick(4, 56), 3*time.Hour) // Lord Howe
-	m.replace(tick(5, 12), m.named("*/15 0-5 * * *", job.FireOnce), "*/20 0-12 * * *")
-	m.crash(tick(5, 84), 61*time.Second)
+	m.restart(tick(4, 56), 3*time.Hour)                                               // Lord Howe
+	m.replace(tick(5, 28), m.named("*/15 0-3 * * *", job.FireOnce), "*/20 0-3 * * *") // at work
+	m.crash(tick(5, 92).Add(-5*time.Second), 66*time.Second)
 	m.hold(tick(6, 4), 30*time.Hour, paused...)
 	m.crash(tick(8, 40), 48*time.Hour)
 	m.restart(tick(11, 3), 11*time.Hour)
@@ -222,6 +223,7 @@ func (m *month) restart(at time.Time, off time.Duration) {
 	time.Sleep(time.Until(at))
 	m.endStretch(true)
 	m.down()
+	m.life.working.Wait()
 	time.Sleep(time.Until(at.Add(off)))
 	m.up()
 	m.begin()
@@ -233,6 +235,7 @@ func (m *month) crash(at time.Time, off time.Duration) {
 	m.endStretch(false)
 	m.life.over.Store(true)
 	m.kill()
+	m.life.working.Wait()
 	time.Sleep(time.Until(at.Add(off)))
 	m.up()
 	m.begin()
