@@ -148,7 +148,7 @@ func (c *changeset) hasOccurrence(ctx context.Context, f job.Job) (bool, error) 
 func (c *changeset) trim(ctx context.Context, recurring int64) error {
 	rows, err := c.tx.QueryContext(ctx, `
 		SELECT id FROM worker_jobs
-		WHERE schedule_row = $1 AND finished IS NOT NULL AND persistent = FALSE
+		WHERE (schedule_row = $1 OR id = $1) AND finished IS NOT NULL AND persistent = FALSE
 		  AND (trigger_run_id IS NULL OR confirmed_at IS NOT NULL OR orphaned_at IS NOT NULL)
 		ORDER BY id DESC LIMIT 50 OFFSET $2`, recurring, job.KeptOccurrences)
 	if err != nil {
