@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ type world struct {
 	emu  *emulator.Emulator
 	srv  *server
 	cfg  config
-	log  *bytes.Buffer
+	log  *sharedText
 	mock emulator.Config
 	hook bool // the emulator posts events
 
@@ -48,7 +49,7 @@ const worldSecret = "whsec_c2lkZWpvYi10ZXN0LXNlY3JldA=="
 // newWorld starts emulator and server; both end with the test.
 func newWorld(t *testing.T, options ...worldOption) *world {
 	t.Helper()
-	w := &world{t: t, log: &bytes.Buffer{}, hook: true, assembled: func(*server) {}}
+	w := &world{t: t, log: &sharedText{}, hook: true, assembled: func(*server) {}}
 	w.cfg = config{
 		database: filepath.Join(t.TempDir(), "sidejob.db"), registry: registry{jobs: map[string]definition{}},
 		syncEvery: 5 * time.Minute, drain: 5 * time.Second, triggerOn: true, triggerURL: "http://trigger.test",
@@ -375,4 +376,23 @@ func tellAtLeisure(t *testing.T) {
 	if raceDetector {
 		t.Skip("a long story, told without the race detector: make stories")
 	}
+}
+
+// sharedText is a text that many write and anybody may read meanwhile.
+type sharedText struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (s *sharedText) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(b)
+}
+
+func (s *sharedText) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
