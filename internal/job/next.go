@@ -164,7 +164,8 @@ func onRefused(j Job, ev Event) Step {
 }
 
 // onUnreached keeps the job as it is and says when to try again. A submit that
-// certainly did not arrive leaves no doubt, and a cancel can then be settled here.
+// certainly did not arrive, of a run or of a schedule, leaves no doubt, and a cancel
+// can then be settled here.
 func onUnreached(j Job, ev Event) Step {
 	if j.Executor != Trigger || j.Done() {
 		return Step{Job: j}
@@ -173,7 +174,7 @@ func onUnreached(j Job, ev Event) Step {
 	j.Tries++
 	j.NextTry = ev.NextTry
 	j = withoutLease(j)
-	if j.RunID == "" && !ev.InDoubt {
+	if !j.stands() && !ev.InDoubt {
 		j.SentAt = time.Time{}
 		if j.CancelRequested {
 			return settleCanceled(j, ev)

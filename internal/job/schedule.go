@@ -44,7 +44,7 @@ func onAnswer(j Job, ev Event) Step {
 	case Refused:
 		return onRefused(j, ev)
 	}
-	return onUnreachedSchedule(j, ev)
+	return onUnreached(j, ev)
 }
 
 // cancelSchedule ends what Trigger.dev cannot know of, and what another row carries
@@ -127,21 +127,6 @@ func onUnscheduled(j Job, ev Event) Step {
 	}
 	j = withoutLease(j)
 	j.ScheduleID, j.ScheduleSettled, j.NextTry = "", false, time.Time{}
-	return changed(j, ev)
-}
-
-// onUnreachedSchedule keeps the row as it is and says when to try again. What
-// certainly never arrived can be ended here.
-func onUnreachedSchedule(j Job, ev Event) Step {
-	j.Error, j.NextTry = ev.Err, ev.NextTry
-	j.Tries++
-	j = withoutLease(j)
-	if j.ScheduleID == "" && !ev.InDoubt {
-		j.SentAt = time.Time{}
-		if j.CancelRequested {
-			return settleCanceled(j, ev)
-		}
-	}
 	return changed(j, ev)
 }
 

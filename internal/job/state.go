@@ -116,5 +116,14 @@ func (j Job) Asked() bool {
 	return j.RunID != "" && (!j.Done() || j.Unconfirmed())
 }
 
+// stands tells whether Trigger.dev is known to have what the row asks for: its run, or
+// its schedule.
+func (j Job) stands() bool {
+	if j.IsSchedule() {
+		return j.ScheduleID != ""
+	}
+	return j.RunID != ""
+}
+
 // InDoubt tells whether a submit may have arrived whose outcome is not known.
 func (j Job) InDoubt() bool { return j.RunID == "" && !j.SentAt.IsZero() && !j.IsSchedule() }
