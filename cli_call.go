@@ -191,12 +191,6 @@ func withoutURL(err error) error {
 
 // pauseFor waits, unless ctx ends first.
 func pauseFor(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	pause(ctx, d)
+	return ctx.Err()
 }

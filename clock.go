@@ -15,10 +15,14 @@ func now() time.Time { return toMilli(time.Now()) }
 func toMilli(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
 // pause waits, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
+func pause(ctx context.Context, d time.Duration) { waitUntil(ctx, time.Now().Add(d), nil) }
+
+// waitUntil waits for a time, a wake-up or the end of ctx.
+func waitUntil(ctx context.Context, at time.Time, wake <-chan struct{}) {
+	timer := time.NewTimer(time.Until(at))
 	defer timer.Stop()
 	select {
+	case <-wake:
 	case <-timer.C:
 	case <-ctx.Done():
 	}

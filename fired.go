@@ -120,13 +120,7 @@ func (l *lookout) nudge() {
 // run looks until ctx ends.
 func (l *lookout) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		timer := time.NewTimer(time.Until(l.round(ctx)))
-		select {
-		case <-l.wake:
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
+		waitUntil(ctx, l.round(ctx), l.wake)
 	}
 }
 

@@ -27,15 +27,10 @@ type databaseFlags struct {
 
 // address is the path of a SQLite file, or the URL of a PostgreSQL.
 func (f databaseFlags) address(std streams) (address string, postgres bool, err error) {
-	address, err = environment(std.env).secret("DATABASE_URL")
-	if err != nil {
+	if address, err = environment(std.env).database(f.Database); err != nil {
 		return "", false, usage(err)
 	}
-	if address == "" || f.Database != "sidejob.db" {
-		address = f.Database // the flag beats the file
-	}
-	postgres = isPostgres(address)
-	return strings.TrimPrefix(address, "sqlite:"), postgres, nil
+	return strings.TrimPrefix(address, "sqlite:"), isPostgres(address), nil
 }
 
 // dbReport is what sidejob db check says.

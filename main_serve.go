@@ -48,12 +48,9 @@ func (f serveFlags) config(env environment) (config, error) {
 	if err != nil {
 		return config{}, usage(err)
 	}
-	database, err := env.secret("DATABASE_URL")
+	database, err := env.database(f.Database)
 	if err != nil {
 		return config{}, usage(err)
-	}
-	if database == "" || f.Database != "sidejob.db" {
-		database = f.Database // the flag beats the file
 	}
 	secrets, err := env.secret("TRIGGER_WEBHOOK_SECRET")
 	if err != nil {
@@ -111,6 +108,16 @@ func (e environment) secret(name string) (string, error) {
 		return "", fmt.Errorf("%s_FILE: %w", name, err)
 	}
 	return strings.TrimRight(string(text), "\r\n"), nil
+}
+
+// database is the address of the database: what the flag says, else DATABASE_URL or the
+// file that DATABASE_URL_FILE names.
+func (e environment) database(flag string) (string, error) {
+	address, err := e.secret("DATABASE_URL")
+	if address == "" || flag != "sidejob.db" {
+		address = flag // the flag beats the file
+	}
+	return address, err
 }
 
 // key gives the Trigger.dev key. One from a file is read again for each request, so

@@ -138,13 +138,7 @@ func (p *poller) run(ctx context.Context) {
 			p.begin(ctx, id)
 			continue
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-p.wake:
-		case <-ctx.Done():
-		}
-		timer.Stop()
+		waitUntil(ctx, time.Now().Add(wait), p.wake)
 	}
 }
 

@@ -161,7 +161,7 @@ func hostSet(names []string) allowedHosts {
 }
 
 // start begins the work behind the API. Reconciling goes on beside it.
-func (s *server) start() (err error) {
+func (s *server) start() error {
 	if err := s.lookout.remember(s.stopped); err != nil {
 		return err
 	}

@@ -71,17 +71,6 @@ func (d *desk) lookOut(ctx context.Context, c Claim) ([]job.Job, error) {
 	return nil, nil
 }
 
-// waitUntil waits for a time, a wake-up or the end of ctx.
-func waitUntil(ctx context.Context, at time.Time, wake <-chan struct{}) {
-	timer := time.NewTimer(time.Until(at))
-	defer timer.Stop()
-	select {
-	case <-wake:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
 // builtin carries out one job and gives its result. It ends early when ctx does.
 type builtin func(ctx context.Context, j job.Job) (result any, err error)
 
@@ -168,7 +157,7 @@ func (w *workers) work(ctx context.Context, name string) {
 		}, time.Hour)
 		if err != nil {
 			w.log.Error("cannot claim built-in jobs", "worker", name, "err", err)
-			waitUntil(ctx, time.Now().Add(time.Second), nil)
+			pause(ctx, time.Second)
 		}
 		w.claimed(len(jobs))
 		for _, j := range jobs {
@@ -210,7 +199,7 @@ func (w *workers) hold(ctx context.Context, j job.Job) (held context.Context, le
 	beats.Go(func() {
 		defer cancel()
 		for {
-			waitUntil(held, time.Now().Add(builtinBeat), nil)
+			pause(held, builtinBeat)
 			if held.Err() != nil || !w.beat(context.WithoutCancel(ctx), j) {
 				return
 			}
