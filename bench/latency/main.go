@@ -62,7 +62,7 @@ func measure(binary string, runs, rate int) error {
 	}
 	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		var open struct{ Count int }
-		if err := rig.JSON("GET", "http://"+address+"/api/jobs/count?finished=false", nil, &open); err != nil {
+		if err := rig.JSON("GET", "http://"+address+"/api/jobs/count?finished=false&executor=trigger", nil, &open); err != nil {
 			return err
 		}
 		if open.Count == 0 {
