@@ -54,11 +54,14 @@ func measure(binary string, runs, rate int) error {
 	defer server.Stop()
 
 	tick := time.NewTicker(time.Second / time.Duration(rate))
+	var ids []int64
 	for range runs {
 		<-tick.C
-		if err := rig.JSON("POST", "http://"+address+"/api/jobs?waitMs=0", map[string]any{"type": "work", "executor": "trigger", "triggerTaskId": "work"}, nil); err != nil {
+		var made struct{ ID int64 }
+		if err := rig.JSON("POST", "http://"+address+"/api/jobs?waitMs=0", map[string]any{"type": "work", "executor": "trigger", "triggerTaskId": "work"}, &made); err != nil {
 			return err
 		}
+		ids = append(ids, made.ID)
 	}
 	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		var open struct{ Count int }
@@ -72,12 +75,12 @@ func measure(binary string, runs, rate int) error {
 			return fmt.Errorf("%d jobs are still open", open.Count)
 		}
 	}
-	return report(truth, address, runs, counter)
+	return report(truth, address, ids, counter)
 }
 
 // report compares the emulator's clock with the first line of each row's history that
 // says the run has ended. Both run on this machine.
-func report(truth, address string, runs int, counter *rig.Counter) error {
+func report(truth, address string, ids []int64, counter *rig.Counter) error {
 	var all struct {
 		Runs []struct {
 			ID         string
@@ -92,7 +95,7 @@ func report(truth, address string, runs int, counter *rig.Counter) error {
 		ended[r.ID] = r.FinishedAt
 	}
 	var late []time.Duration
-	for id := 1; id <= runs; id++ {
+	for _, id := range ids {
 		var job struct{ TriggerRunID string }
 		var history struct {
 			Events []struct {
@@ -114,14 +117,14 @@ func report(truth, address string, runs int, counter *rig.Counter) error {
 			}
 		}
 	}
-	if len(late) != runs || len(ended) != runs {
-		return fmt.Errorf("%d rows ended of %d; the emulator has %d runs", len(late), runs, len(ended))
+	if len(late) != len(ids) || len(ended) != len(ids) {
+		return fmt.Errorf("%d rows ended of %d; the emulator has %d runs", len(late), len(ids), len(ended))
 	}
 	slices.Sort(late)
 	at := func(q float64) time.Duration {
 		return late[min(len(late)-1, int(q*float64(len(late))))].Round(time.Millisecond)
 	}
-	fmt.Printf("%d runs, webhooks off: end of the run to the row: median %s, p90 %s, p99 %s, max %s\n", runs, at(0.5), at(0.9), at(0.99), at(1))
+	fmt.Printf("%d runs, webhooks off: end of the run to the row: median %s, p90 %s, p99 %s, max %s\n", len(ids), at(0.5), at(0.9), at(0.99), at(1))
 	fmt.Printf("calls: %v\n", counter.Counts())
 	return nil
 }
