@@ -16,7 +16,8 @@ type periodic struct {
 	do    func(context.Context)
 }
 
-// periodics is the whole list. A run that outlasts its period delays the next one.
+// periodics is the whole list. The period counts from the end of a run to the next one's
+// start, so none overlaps itself.
 func periodics(r *reconciler, syncEvery time.Duration, log *slog.Logger) []periodic {
 	return []periodic{
 		{"sync with trigger.dev", syncEvery, func(ctx context.Context) {
@@ -35,7 +36,7 @@ func startPeriodics(ctx context.Context, list []periodic) (stop func() error, er
 	}
 	for _, p := range list {
 		_, err := s.NewJob(gocron.DurationJob(p.every), gocron.NewTask(p.do, ctx),
-			gocron.WithName(p.name), gocron.WithSingletonMode(gocron.LimitModeReschedule))
+			gocron.WithName(p.name), gocron.WithIntervalFromCompletion())
 		if err != nil {
 			return nil, fmt.Errorf("schedule %s: %w", p.name, err)
 		}
