@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -29,7 +30,7 @@ func (a *api) once(next http.Handler, w http.ResponseWriter, r *http.Request, bo
 	over := a.unkept.take(key)
 	kept, err := a.store.Reserve(r.Context(), Reservation{Key: key, Digest: hex.EncodeToString(sum[:]), Owner: a.owner, At: now(), Over: over})
 	if err != nil {
-		if over {
+		if over || errors.Is(err, ErrUnsure) {
 			a.unkept.add(key)
 		}
 		writeProblem(w, problemOf(a.problem(err)))

@@ -21,6 +21,8 @@ import (
 // serveFlags are those of serve and dev.
 type serveFlags struct {
 	Database      string        `env:"DATABASE_URL" default:"sidejob.db" placeholder:"PATH" help:"The database: PATH, sqlite:PATH or postgres://…. DATABASE_URL_FILE names a file that holds it."`
+	DatabaseConns int           `env:"SIDEJOB_DATABASE_CONNS" default:"10" help:"PostgreSQL: connections open at once, beside the one that listens."`
+	DatabaseLimit time.Duration `name:"database-timeout" env:"SIDEJOB_DATABASE_TIMEOUT" default:"15s" help:"PostgreSQL: how long a statement may take. A caller gets a 503 after a third more at most."`
 	Listen        string        `env:"SIDEJOB_LISTEN" default:"127.0.0.1:7766" help:"Private API: host:port or unix:PATH."`
 	WebhookListen string        `env:"SIDEJOB_WEBHOOK_LISTEN" placeholder:"HOST:PORT" help:"A second, public listener that serves only the webhook and /livez."`
 	AllowedHost   []string      `env:"SIDEJOB_ALLOWED_HOST" placeholder:"NAME" help:"Further names under which the private API may be called."`
@@ -44,6 +46,12 @@ func (f serveFlags) config(env environment) (config, error) {
 	if f.DrainTimeout < 0 {
 		return config{}, usage(errors.New("--drain-timeout: is negative"))
 	}
+	if f.DatabaseConns < 2 {
+		return config{}, usage(fmt.Errorf("--database-conns: is %d; it is at least 2", f.DatabaseConns))
+	}
+	if f.DatabaseLimit < 100*time.Millisecond {
+		return config{}, usage(fmt.Errorf("--database-timeout: is %s; it is at least 100ms", f.DatabaseLimit))
+	}
 	workers, err := f.workers()
 	if err != nil {
 		return config{}, usage(err)
@@ -61,7 +69,7 @@ func (f serveFlags) config(env environment) (config, error) {
 		return config{}, usage(err)
 	}
 	return config{
-		failpoint: point, database: database, registry: reg, hosts: f.hosts(), syncEvery: f.SyncInterval, drain: f.DrainTimeout,
+		failpoint: point, database: database, pool: pool{conns: f.DatabaseConns, timeout: f.DatabaseLimit}, registry: reg, hosts: f.hosts(), syncEvery: f.SyncInterval, drain: f.DrainTimeout,
 		workers: workers,
 		secrets: readSecrets(secrets),
 	}, nil

@@ -80,6 +80,9 @@ func problemOf(err error) *problem {
 		return problemf(http.StatusConflict, "idempotency_in_progress", "%s", err)
 	case errors.Is(err, ErrReplyMismatch):
 		return problemf(http.StatusUnprocessableEntity, "idempotency_mismatch", "%s", err)
+	case errors.Is(err, ErrUnsure):
+		return problemf(http.StatusServiceUnavailable, "database_unavailable", "the database was lost at the commit, so this may have been done; "+
+			"with the same Idempotency-Key, trying again does it once")
 	case errors.Is(err, ErrBusy), errors.Is(err, errClosed):
 		return problemf(http.StatusServiceUnavailable, "database_unavailable", "the database cannot take the request now; nothing was changed, try again")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

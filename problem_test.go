@@ -75,6 +75,7 @@ func TestEveryErrorHasItsStatusAndCode(t *testing.T) {
 		{ErrReplyMismatch, 422, "idempotency_mismatch"},
 		{fmt.Errorf("insert job: %w", &misfitError{"integer out of range"}), 422, "invalid"},
 		{fmt.Errorf("%w: disk full", ErrBusy), 503, "database_unavailable"},
+		{fmt.Errorf("%w: commit: %w", ErrBusy, ErrUnsure), 503, "database_unavailable"},
 		{errClosed, 503, "database_unavailable"},
 		{fmt.Errorf("read: %w", context.Canceled), 503, "timeout"},
 		{fmt.Errorf("read: %w", context.DeadlineExceeded), 503, "timeout"},

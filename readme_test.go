@@ -72,7 +72,7 @@ func TestREADMEListsEveryFlag(t *testing.T) {
 			continue
 		}
 		for _, f := range node.Flags {
-			if f.Name == "help" {
+			if f.Name == "help" || f.Hidden {
 				continue
 			}
 			if _, seen := rows[f.Name]; !seen {

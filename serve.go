@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 // config is everything a server is made from, read and checked.
 type config struct {
 	database   string
+	pool       pool // of PostgreSQL
 	registry   registry
 	hosts      []string // names of the private listener, beside loopback
 	syncEvery  time.Duration
@@ -64,7 +66,7 @@ type server struct {
 // newServer opens the database and puts the rooms together. Nothing runs before
 // start.
 func newServer(ctx context.Context, cfg config, log *slog.Logger) (*server, error) {
-	store, err := openStore(ctx, cfg.database, now(), category(log, "store"))
+	store, err := openStore(ctx, cfg.database, cfg.pool, now(), category(log, "store"))
 	if err != nil {
 		return nil, err
 	}
@@ -83,9 +85,11 @@ func newServer(ctx context.Context, cfg config, log *slog.Logger) (*server, erro
 }
 
 // openStore opens the database that the address names.
-func openStore(ctx context.Context, address string, at time.Time, log *slog.Logger) (Store, error) {
+func openStore(ctx context.Context, address string, p pool, at time.Time, log *slog.Logger) (Store, error) {
 	if isPostgres(address) {
-		return openPostgres(ctx, newPostgresConfig(address, log))
+		c := newPostgresConfig(address, log)
+		c.pool = cmp.Or(p, c.pool)
+		return openPostgres(ctx, c)
 	}
 	return openSQLite(ctx, strings.TrimPrefix(address, "sqlite:"), at)
 }

@@ -122,9 +122,12 @@ var (
 	ErrNotFound = errors.New("no such job")
 	// ErrNotLeading refuses a write of a term that is over; see withTerm.
 	ErrNotLeading = errors.New("another sidejob leads by now")
-	// ErrBusy is a database that cannot take the write now; the same call may work
+	// ErrBusy is a database that cannot take the call now; the same call may work
 	// later.
-	ErrBusy = errors.New("the database cannot be written now")
+	ErrBusy = errors.New("the database does not answer, or cannot be written now")
+	// ErrUnsure is a commit without an answer: what the call was to do is done, or
+	// not. It comes with ErrBusy.
+	ErrUnsure = errors.New("the database was lost at the commit")
 )
 
 // misfitError refuses a value that a column of the host's table cannot hold.

@@ -113,6 +113,8 @@ func notTypes(types []string, args []any) (condition string, all []any) {
 
 // NextClaimable is documented at Store. Like claimable it reads type by type.
 func (s *sqlStore) NextClaimable(ctx context.Context, c Claim) (next time.Time, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	not, args := notTypes(c.NotTypes, []any{s.dialect.time(c.At)})
 	types := []string{not}
 	if len(c.Types) > 0 {
@@ -137,6 +139,8 @@ func (s *sqlStore) NextClaimable(ctx context.Context, c Claim) (next time.Time, 
 
 // Leases is documented at Store.
 func (s *sqlStore) Leases(ctx context.Context, at time.Time) (held int64, until time.Time, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	err = s.db.QueryRowContext(ctx, `
 		SELECT COUNT(*), MAX(lease_expires_at) FROM worker_jobs
 		WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NOT NULL AND lease_expires_at > $1`, s.dialect.time(at)).

@@ -1,6 +1,9 @@
 package main
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // dialect is what SQLite and PostgreSQL do not say alike.
 type dialect struct {
@@ -11,7 +14,17 @@ type dialect struct {
 	hasLabel   string              // condition on labels, %s is the placeholder
 	time       func(time.Time) any // a time as a bound value; zero is NULL
 	busy       func(error) bool    // cannot be written now, may be later
+	patience   time.Duration       // how long a call may take in all; 0: as long as it takes
 	host       map[string]hostColumn
+}
+
+// bounded ends a call that takes too long: a database behind a broken network answers
+// nothing, not even that it is late.
+func (d dialect) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d.patience == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, d.patience)
 }
 
 // hostColumn says what a column of an adopted table does not take that sidejob's own

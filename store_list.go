@@ -98,7 +98,9 @@ func (s *sqlStore) where(f Filter) *where {
 }
 
 // List is documented at Store.
-func (s *sqlStore) List(ctx context.Context, f Filter) (Page, error) {
+func (s *sqlStore) List(ctx context.Context, f Filter) (page Page, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	w, order := s.where(f), "id DESC"
 	if f.ByDue {
 		order = "due, id"
@@ -133,6 +135,8 @@ func (s *sqlStore) List(ctx context.Context, f Filter) (Page, error) {
 
 // Count is documented at Store.
 func (s *sqlStore) Count(ctx context.Context, f Filter) (n int64, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	w := s.where(f)
 	err = s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM worker_jobs "+w.String(), w.args...).Scan(&n)
 	if err != nil {
@@ -142,8 +146,10 @@ func (s *sqlStore) Count(ctx context.Context, f Filter) (n int64, err error) {
 }
 
 // Stats is documented at Store.
-func (s *sqlStore) Stats(ctx context.Context, at time.Time) (Stats, error) {
-	stats := Stats{Jobs: map[job.Executor]map[job.Status]int64{}}
+func (s *sqlStore) Stats(ctx context.Context, at time.Time) (stats Stats, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
+	stats = Stats{Jobs: map[job.Executor]map[job.Status]int64{}}
 	for _, executor := range []job.Executor{job.Internal, job.Trigger} {
 		stats.Jobs[executor] = map[job.Status]int64{}
 		for _, status := range []job.Status{job.Pending, job.Executing, job.Completed, job.Failed, job.Canceled} {
@@ -154,7 +160,7 @@ func (s *sqlStore) Stats(ctx context.Context, at time.Time) (Stats, error) {
 			stats.Jobs[executor][status] = n
 		}
 	}
-	err := s.db.QueryRowContext(ctx, `
+	err = s.db.QueryRowContext(ctx, `
 		SELECT COUNT(*), MIN(CASE WHEN trigger_run_id IS NULL THEN created_at ELSE updated_at END),
 			COUNT(CASE WHEN cancel_requested = TRUE THEN 1 END)
 		FROM worker_jobs

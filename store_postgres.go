@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strconv"
@@ -24,15 +26,24 @@ func isPostgres(address string) bool {
 
 // postgresConfig says how sidejob uses the host's PostgreSQL.
 type postgresConfig struct {
-	url     string
-	schema  string        // of sidejob's own tables, and the channel they notify
-	conns   int           // open at once
-	timeout time.Duration // of a statement
-	log     *slog.Logger
+	url    string
+	schema string // of sidejob's own tables, and the channel they notify
+	pool
+	log *slog.Logger
 }
 
+// pool says how much of the database is asked for at once, and how long.
+type pool struct {
+	conns   int           // open at once, beside the one that listens
+	timeout time.Duration // of a statement
+}
+
+// patience is how long a call may take in all, waiting for a free connection included.
+// The database itself ends the statement first, if it can be reached.
+func (p pool) patience() time.Duration { return p.timeout + p.timeout/3 }
+
 func newPostgresConfig(url string, log *slog.Logger) postgresConfig {
-	return postgresConfig{url: url, schema: "sidejob", conns: 10, timeout: 15 * time.Second, log: log}
+	return postgresConfig{url: url, schema: "sidejob", pool: pool{conns: 10, timeout: 15 * time.Second}, log: log}
 }
 
 // openPostgres connects to the host's database and makes sidejob's tables in one that
@@ -50,20 +61,17 @@ func openPostgres(ctx context.Context, c postgresConfig) (*sqlStore, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	s := &sqlStore{
-		db:    db,
-		write: postgresWriter{db}.write,
-		hub:   newHub(),
-		dialect: dialect{
-			shared:    true,
-			forUpdate: " FOR UPDATE", skipLocked: " FOR UPDATE SKIP LOCKED",
-			lockTag:  "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
-			hasLabel: "jsonb_exists(labels::jsonb, %s)",
-			time:     func(t time.Time) any { return t.UTC() },
-			busy:     postgresBusy,
-			host:     theirs,
-		},
+	d := dialect{
+		shared:    true,
+		forUpdate: " FOR UPDATE", skipLocked: " FOR UPDATE SKIP LOCKED",
+		lockTag:  "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+		hasLabel: "jsonb_exists(labels::jsonb, %s)",
+		time:     func(t time.Time) any { return t.UTC() },
+		busy:     postgresBusy,
+		patience: c.patience(),
+		host:     theirs,
 	}
+	s := &sqlStore{db: db, dialect: d, write: postgresWriter{db, d}.write, hub: newHub()}
 	listening, stop := context.WithCancel(context.Background())
 	var hears sync.WaitGroup
 	hears.Go(func() { listener{config, c.schema, s.hub, c.log}.run(listening) })
@@ -176,12 +184,17 @@ func (c postgresConfig) check(ctx context.Context, tx *sql.Tx, found foundSchema
 
 // postgresWriter carries out writes, each in a transaction of its own. One that lost
 // against another is done again.
-type postgresWriter struct{ db *sql.DB }
+type postgresWriter struct {
+	db      *sql.DB
+	dialect dialect
+}
 
 // writeTries is how often a write is begun that others thwart.
 const writeTries = 5
 
 func (w postgresWriter) write(ctx context.Context, fn func(context.Context, *sql.Tx) error) error {
+	ctx, cancel := w.dialect.bounded(ctx)
+	defer cancel()
 	for try := 1; ; try++ {
 		err := w.once(ctx, fn)
 		if err == nil || try == writeTries || !thwarted(err) {
@@ -200,9 +213,29 @@ func (w postgresWriter) once(ctx context.Context, fn func(context.Context, *sql.
 		return err
 	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return fmt.Errorf("commit: %w", unsure(err))
 	}
 	return nil
+}
+
+// unsure tells a commit without an answer from one that was refused. A server that is
+// shut down may have committed before it says so.
+func unsure(err error) error {
+	var e *pgconn.PgError
+	if errors.As(err, &e) && !lost(e.Code) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnsure, err)
+}
+
+// lost tells whether an error code is about the connection or the server, not about what
+// was asked of it. Codes: PostgreSQL's appendix A.
+func lost(code string) bool {
+	switch code[:2] {
+	case "08", "57", "58":
+		return true
+	}
+	return false
 }
 
 // misfit tells a value that a column cannot hold from other errors. Codes: PostgreSQL's
@@ -237,15 +270,19 @@ func postgresBusy(err error) bool {
 	var e *pgconn.PgError
 	if errors.As(err, &e) {
 		switch e.Code[:2] {
-		case "08", "53", "57", "40", "58":
+		case "40", "53": // lost against others; full
 			return true
 		}
-		return e.Code == "55P03" || e.Code == "25006" // a lock in time; a standby
+		return lost(e.Code) || e.Code == "55P03" || e.Code == "25006" // a lock in time; a standby
 	}
 	var connect *pgconn.ConnectError
 	var network net.Error
-	return errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, net.ErrClosed) ||
-		pgconn.SafeToRetry(err) || errors.Is(err, sql.ErrConnDone)
+	for _, gone := range []error{ErrUnsure, net.ErrClosed, io.EOF, io.ErrUnexpectedEOF, sql.ErrConnDone, driver.ErrBadConn} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err)
 }
 
 // listener wakes who watches this process's hub when others write rows.

@@ -13,6 +13,8 @@ import (
 // Ripe is documented at Store. A lease that outlasts the longest one by far was taken
 // by a clock that has been set back since.
 func (s *sqlStore) Ripe(ctx context.Context, at time.Time, limit int) (ripe []RipeRow, next time.Time, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	for _, r := range []struct {
 		kind  job.Kind
 		where string
@@ -61,8 +63,10 @@ func (s *sqlStore) ripen(ctx context.Context, where, when string, at time.Time, 
 }
 
 // Schedules is documented at Store.
-func (s *sqlStore) Schedules(ctx context.Context) ([]job.Job, error) {
-	jobs, err := s.selectJobs(ctx, s.db, "WHERE finished IS NULL AND cron_schedule IS NOT NULL AND executor = 'trigger' AND fire_locally = FALSE ORDER BY id")
+func (s *sqlStore) Schedules(ctx context.Context) (jobs []job.Job, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
+	jobs, err = s.selectJobs(ctx, s.db, "WHERE finished IS NULL AND cron_schedule IS NOT NULL AND executor = 'trigger' AND fire_locally = FALSE ORDER BY id")
 	if err != nil {
 		return nil, fmt.Errorf("read schedules: %w", err)
 	}
@@ -70,8 +74,10 @@ func (s *sqlStore) Schedules(ctx context.Context) ([]job.Job, error) {
 }
 
 // MissedRecurring is documented at Store.
-func (s *sqlStore) MissedRecurring(ctx context.Context, limit int) ([]job.Job, error) {
-	jobs, err := s.selectJobs(ctx, s.db, "WHERE finished IS NULL AND missed_at IS NOT NULL ORDER BY missed_at LIMIT $1", limit)
+func (s *sqlStore) MissedRecurring(ctx context.Context, limit int) (jobs []job.Job, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
+	jobs, err = s.selectJobs(ctx, s.db, "WHERE finished IS NULL AND missed_at IS NOT NULL ORDER BY missed_at LIMIT $1", limit)
 	if err != nil {
 		return nil, fmt.Errorf("read recurring jobs that did not fire: %w", err)
 	}
@@ -80,7 +86,9 @@ func (s *sqlStore) MissedRecurring(ctx context.Context, limit int) ([]job.Job, e
 
 // RecurringRow is documented at Store. The row named may be gone: the later ones
 // carry its id.
-func (s *sqlStore) RecurringRow(ctx context.Context, id int64) (job.Job, error) {
+func (s *sqlStore) RecurringRow(ctx context.Context, id int64) (j job.Job, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	named, err := s.Get(ctx, id)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return job.Job{}, err

@@ -68,7 +68,27 @@ func (s *sqlStore) selectJobs(ctx context.Context, q queryer, rest string, args 
 	return jobs, rows.Err()
 }
 
-func (s *sqlStore) Get(ctx context.Context, id int64) (job.Job, error) {
+// reading bounds a read, and has the error of a database that is away told as ErrBusy.
+// Call done when the read is over.
+func (s *sqlStore) reading(ctx context.Context, err *error) (bounded context.Context, done func()) {
+	bounded, cancel := s.dialect.bounded(ctx)
+	return bounded, func() {
+		*err = s.busyOr(*err)
+		cancel()
+	}
+}
+
+// busyOr marks an error after which the same call may work later.
+func (s *sqlStore) busyOr(err error) error {
+	if err == nil || errors.Is(err, ErrBusy) || !s.dialect.busy(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrBusy, err)
+}
+
+func (s *sqlStore) Get(ctx context.Context, id int64) (j job.Job, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	return s.get(ctx, s.db, id, "")
 }
 
@@ -83,7 +103,9 @@ func (s *sqlStore) get(ctx context.Context, q queryer, id int64, lock string) (j
 	return j, nil
 }
 
-func (s *sqlStore) FindRun(ctx context.Context, runID string) (int64, error) {
+func (s *sqlStore) FindRun(ctx context.Context, runID string) (id int64, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	return findRun(ctx, s.db, runID)
 }
 
@@ -151,16 +173,12 @@ func (s *sqlStore) change(ctx context.Context, fn func(context.Context, *changes
 
 // commit is write, and its error says whether the same call may work later.
 func (s *sqlStore) commit(ctx context.Context, fn func(context.Context, *sql.Tx) error) error {
-	err := s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.busyOr(s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := s.checkTerm(ctx, tx); err != nil {
 			return err
 		}
 		return fn(ctx, tx)
-	})
-	if err != nil && s.dialect.busy(err) {
-		return fmt.Errorf("%w: %w", ErrBusy, err)
-	}
-	return err
+	}))
 }
 
 // apply carries out one event: read, decide, write. An event that gives the row its
@@ -351,7 +369,9 @@ func (c *changeset) place(ctx context.Context, o Order) (Placed, error) {
 }
 
 // History is documented at Store.
-func (s *sqlStore) History(ctx context.Context, id int64) ([]Entry, error) {
+func (s *sqlStore) History(ctx context.Context, id int64) (entries []Entry, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	rows, err := s.db.QueryContext(ctx, `
 		SELECT id, at, kind, source, COALESCE(from_state, ''), to_state, detail
 		FROM job_events WHERE job_id = $1 ORDER BY id`, id)
@@ -359,7 +379,7 @@ func (s *sqlStore) History(ctx context.Context, id int64) ([]Entry, error) {
 		return nil, fmt.Errorf("history of job %d: %w", id, err)
 	}
 	defer rows.Close()
-	entries := []Entry{}
+	entries = []Entry{}
 	for rows.Next() {
 		var e Entry
 		var detail string
@@ -387,6 +407,8 @@ const (
 // Owed is documented at Store. A row whose send is under way waits until its lease
 // has run out.
 func (s *sqlStore) Owed(ctx context.Context, at time.Time, limit int) (ids []int64, next time.Time, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	for _, when := range []struct {
 		condition string
 		bound     time.Time
@@ -427,7 +449,9 @@ func (s *sqlStore) owed(ctx context.Context, when string, bound, at time.Time, l
 }
 
 // Unsent is documented at Store.
-func (s *sqlStore) Unsent(ctx context.Context) ([]int64, error) {
+func (s *sqlStore) Unsent(ctx context.Context) (ids []int64, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	rows, err := s.db.QueryContext(ctx, `
 		SELECT id FROM worker_jobs
 		WHERE `+owes+` AND executor = 'trigger' AND trigger_run_id IS NULL
@@ -435,15 +459,16 @@ func (s *sqlStore) Unsent(ctx context.Context) ([]int64, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read jobs without a run: %w", err)
 	}
-	ids, err := scanIDs(rows)
-	if err != nil {
+	if ids, err = scanIDs(rows); err != nil {
 		return nil, fmt.Errorf("read jobs without a run: %w", err)
 	}
 	return ids, nil
 }
 
 // Asked is documented at Store.
-func (s *sqlStore) Asked(ctx context.Context, after int64, limit int, orphans bool) ([]job.Job, error) {
+func (s *sqlStore) Asked(ctx context.Context, after int64, limit int, orphans bool) (jobs []job.Job, err error) {
+	ctx, done := s.reading(ctx, &err)
+	defer done()
 	open := "finished IS NULL OR (confirmed_at IS NULL AND orphaned_at IS NULL)"
 	if orphans {
 		open = "finished IS NULL OR confirmed_at IS NULL"
@@ -457,7 +482,6 @@ func (s *sqlStore) Asked(ctx context.Context, after int64, limit int, orphans bo
 		return nil, fmt.Errorf("read unfinished runs: %w", err)
 	}
 	defer rows.Close()
-	var jobs []job.Job
 	for rows.Next() {
 		var j job.Job
 		if err := rows.Scan(&j.ID, &j.RunID, textColumn[job.Status]{&j.TriggerStatus}, s.dialect.timeColumn(&j.Due), s.dialect.timeColumn(&j.Created),

@@ -50,7 +50,7 @@ func (knownRun) RoundTrip(r *http.Request) (*http.Response, error) {
 func newHookBench(f *testing.F) *hookBench {
 	f.Helper()
 	path := filepath.Join(f.TempDir(), "fuzz.db")
-	store, err := openStore(f.Context(), path, now(), slog.New(slog.DiscardHandler))
+	store, err := openStore(f.Context(), path, pool{}, now(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.Fatalf("open the store: %v", err)
 	}
