@@ -17,6 +17,7 @@ import (
 // health answers whether sidejob works, and counts what it does.
 type health struct {
 	store     Store
+	instance  string         // the name of this process
 	trigger   *triggerHealth // nil when Trigger.dev is switched off
 	set       *metrics.Set
 	begun     time.Time
@@ -25,8 +26,8 @@ type health struct {
 	runsURL   string
 }
 
-func newHealth(store Store, trigger *triggerHealth) *health {
-	return &health{store: store, trigger: trigger, set: metrics.NewSet(), begun: time.Now(), reconcile: func() bool { return true }, paused: func() bool { return false }}
+func newHealth(store Store, instance string, trigger *triggerHealth) *health {
+	return &health{store: store, instance: instance, trigger: trigger, set: metrics.NewSet(), begun: time.Now(), reconcile: func() bool { return true }, paused: func() bool { return false }}
 }
 
 // livez says that the process serves requests, nothing more.
@@ -38,8 +39,12 @@ func livez(w http.ResponseWriter, _ *http.Request) {
 
 // readyView is the body of /readyz.
 type readyView struct {
-	Status string   `json:"status" enum:"ready,degraded,not ready"`
-	Notes  []string `json:"notes"`
+	Status    string   `json:"status" enum:"ready,degraded,not ready"`
+	Notes     []string `json:"notes"`
+	Instance  string   `json:"instance" doc:"This sidejob: its machine, its process and a number of its own"`
+	Leader    *string  `json:"leader" doc:"The instance that does the periodic work; null while nobody does"`
+	Term      int64    `json:"term,omitempty" doc:"Counts the changes of the leader"`
+	Instances int      `json:"instances,omitempty" doc:"Sidejobs on this database that were seen within 15 s"`
 }
 
 const readyTimeout = 2 * time.Second
@@ -50,10 +55,11 @@ func (h *health) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
 	if err := h.store.Ping(ctx); err != nil {
-		writeJSON(w, http.StatusServiceUnavailable, readyView{Status: "not ready", Notes: []string{"the database does not answer"}})
+		writeJSON(w, http.StatusServiceUnavailable, readyView{Status: "not ready", Notes: []string{"the database does not answer"}, Instance: h.instance})
 		return
 	}
-	view := readyView{Status: "ready", Notes: []string{}}
+	view := readyView{Status: "ready", Notes: []string{}, Instance: h.instance}
+	view.Notes = append(view.Notes, h.showLeader(ctx, &view)...)
 	if !h.reconcile() {
 		view.Notes = append(view.Notes, "still reconciling with Trigger.dev")
 	}
@@ -68,6 +74,24 @@ func (h *health) readyz(w http.ResponseWriter, r *http.Request) {
 		view.Status = "degraded"
 	}
 	writeJSON(w, http.StatusOK, view)
+}
+
+// showLeader fills in who leads, and notes when nobody does.
+func (h *health) showLeader(ctx context.Context, view *readyView) (notes []string) {
+	lead, err := h.store.Leader(ctx)
+	if err != nil {
+		return []string{"cannot read who leads"}
+	}
+	view.Term, view.Instances = lead.Term, lead.Instances
+	switch {
+	case h.store.Alone():
+		view.Leader = &h.instance
+	case lead.Owner != "":
+		view.Leader = &lead.Owner
+	case h.trigger != nil:
+		return []string{"no sidejob leads: the periodic work is taken up within 12 s"}
+	}
+	return nil
 }
 
 const (
@@ -210,7 +234,8 @@ func oneIf(yes bool) int {
 func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
 	view, err := h.stats(r.Context())
 	leases, _, uncounted := h.store.Leases(r.Context(), now())
-	if err := cmp.Or(err, uncounted); err != nil {
+	lead, unknown := h.store.Leader(r.Context())
+	if err := cmp.Or(err, uncounted, unknown); err != nil {
 		writeProblem(w, problemOf(err))
 		return
 	}
@@ -227,6 +252,7 @@ func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "sidejob_recurring_missed %d\n", h.missedCount(r.Context()))
 	fmt.Fprintf(w, "sidejob_build_info{version=%q} 1\n", version())
 	fmt.Fprintf(w, "sidejob_leases_held %d\n", leases)
+	fmt.Fprintf(w, "sidejob_leader %d\nsidejob_instances %d\n", oneIf(h.store.Alone() || lead.Owner == h.instance), lead.Instances)
 	for _, counter := range []string{"sidejob_claims_total", "sidejob_lease_lost_total", "sidejob_unknown_status_total"} {
 		h.set.GetOrCreateCounter(counter)
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -95,13 +96,13 @@ func openStore(ctx context.Context, address string, p pool, at time.Time, log *s
 }
 
 func (s *server) assemble() error {
-	owner := uuid.NewString()
+	owner := instanceName()
 	var a *adapter
 	var trigger *triggerHealth
 	if s.cfg.triggerOn {
 		trigger = &triggerHealth{log: category(s.log, "trigger-adapter")}
 	}
-	h := newHealth(s.store, trigger)
+	h := newHealth(s.store, owner, trigger)
 	if s.cfg.triggerOn {
 		b := newBreaker(s.cfg.transport, category(s.log, "trigger-adapter"))
 		client, err := triggerdev.New(triggerdev.Config{
@@ -151,6 +152,15 @@ func (s *server) tokens() (tokens, error) {
 	}
 	token, err := readToken(s.cfg.tokenFile)
 	return tokens{token}, err
+}
+
+// instanceName names this process among the sidejobs of a database, and says where it is.
+func instanceName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), uuid.NewString()[:8])
 }
 
 func hostSet(names []string) allowedHosts {

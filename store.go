@@ -102,8 +102,8 @@ type Store interface {
 	// right to do periodic work until life is over, by the database's own clock. Each
 	// change of the lead is a term of its own; 0 says that another has it.
 	Lead(ctx context.Context, owner string, life time.Duration) (term int64, err error)
-	// Leader returns who leads now, "" for nobody.
-	Leader(ctx context.Context) (owner string, err error)
+	// Leader returns who leads now.
+	Leader(ctx context.Context) (Leader, error)
 	// Resign gives the lead up, if the owner has it.
 	Resign(ctx context.Context, owner string) error
 
@@ -254,6 +254,14 @@ type Stats struct {
 	OldestOwed     time.Time // zero when nothing is owed
 	CancelsPending int64
 	OldestSynced   time.Time // of the unfinished trigger jobs with a run
+}
+
+// Leader is who does the periodic work of a database. Where a sidejob has the database
+// to itself, nobody is named.
+type Leader struct {
+	Owner     string // "": nobody
+	Term      int64
+	Instances int // sidejobs that were seen within the last moments
 }
 
 type termKey struct{}

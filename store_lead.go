@@ -47,15 +47,24 @@ func (s *sqlStore) Lead(ctx context.Context, owner string, life time.Duration) (
 }
 
 // Leader is documented at Store.
-func (s *sqlStore) Leader(ctx context.Context) (owner string, err error) {
+func (s *sqlStore) Leader(ctx context.Context) (l Leader, err error) {
 	if !s.dialect.shared {
-		return "this one", nil
+		return Leader{Term: 1, Instances: 1}, nil
 	}
-	err = s.db.QueryRowContext(ctx, "SELECT owner FROM lead WHERE expires_at > now()").Scan(&owner)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return "", fmt.Errorf("read who leads: %w", err)
+	ctx, done := s.reading(ctx, &err)
+	defer done()
+	return leaderOf(ctx, s.db)
+}
+
+func leaderOf(ctx context.Context, q queryer) (l Leader, err error) {
+	err = q.QueryRowContext(ctx, `
+		SELECT COALESCE(MAX(owner), ''), COALESCE(MAX(term), 0),
+			(SELECT COUNT(*) FROM instances WHERE seen_at > now() - make_interval(secs => $1))
+		FROM lead WHERE expires_at > now()`, aliveWithin.Seconds()).Scan(&l.Owner, &l.Term, &l.Instances)
+	if err != nil {
+		return Leader{}, fmt.Errorf("read who leads: %w", err)
 	}
-	return owner, nil
+	return l, nil
 }
 
 // Resign is documented at Store. It takes the instance from the table as well.

@@ -36,8 +36,8 @@ func TestPostgreSQLLetsOneLeadAtATime(t *testing.T) {
 	}
 	leader := func(want string) {
 		t.Helper()
-		if got, err := store.Leader(t.Context()); err != nil || got != want {
-			t.Errorf("leader: got %q, error %v; want %q", got, err, want)
+		if got, err := store.Leader(t.Context()); err != nil || got.Owner != want {
+			t.Errorf("leader: got %+v, error %v; want %q", got, err, want)
 		}
 	}
 	leader("")
