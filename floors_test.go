@@ -26,6 +26,7 @@ func floors() [][]string {
 		{"store_catalog.go"},                       // a table as PostgreSQL has it
 		{"store_sqlite.go", "store_postgres.go"},   // engines
 		{"store_adopt.go", "store_sqlite_copy.go"}, // a host's own table; a copy
+		{"store_look.go"},                          // what a database tells of its users
 		{"trigger_breaker.go"},                     // is it called
 		{"trigger_health.go"},                      // does Trigger.dev answer
 		{"trigger.go"},                             // a job and a run
@@ -38,17 +39,18 @@ func floors() [][]string {
 		{"problem.go"},   // an error and a status
 		{"metrics.go"},   // how are we
 		{"webhook_verify.go", "webhook_event.go"},                      // whose words, and which
+		{"webhook_sign.go"},                                            // speak as Trigger.dev would
 		{"webhook.go", "realtime.go"},                                  // hear, and compare
 		{"reconcile.go", "reconcile_list.go", "reconcile_schedule.go"}, // compare
-		{"schedule.go"}, // what runs how often
-		{"api_job.go"},  // a job as callers see it
-		{"registry.go"}, // jobs by name
+		{"schedule.go"},                                                // what runs how often
+		{"api_job.go"},                                                 // a job as callers see it
+		{"registry.go"},                                                // jobs by name
 		{"api.go", "api_schedule.go", "api_recurring.go", "api_preview.go", "api_worker.go", "api_list.go", "api_once.go", "api_guard.go", "api_openapi.go"}, // the private listener
 		{"serve.go"},               // all of it, started and stopped
 		{"cli"},                    // the commands that call a server
 		{"selftest_disk_linux.go"}, // a disk to fill
 		{"selftest.go", "selftest_child.go", "selftest_host.go", "selftest_relay.go", "selftest_forge.go", "selftest_trouble.go", "selftest_judge.go", "selftest_restore.go", "selftest_progress.go"}, // proof by crash
-		{"main.go", "main_serve.go", "main_dev.go", "main_db.go"}, // the command line
+		{"main.go", "main_serve.go", "main_dev.go", "main_db.go", "main_doctor.go", "main_doctor_calls.go"},                                                                                           // the command line
 	}
 }
 

@@ -125,6 +125,9 @@ func (r answer) into(t *testing.T, v any) {
 // call makes a request of the API; body is a text, or anything that becomes JSON.
 func (w *world) call(method, path string, body any, header ...string) answer {
 	w.t.Helper()
+	if w.cfg.token != "" {
+		header = append([]string{"Authorization", "Bearer " + w.cfg.token}, header...)
+	}
 	return callHandler(w.t, w.srv.private, method, path, body, header...)
 }
 

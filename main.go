@@ -28,6 +28,7 @@ type commands struct {
 	Registry  registryCommands `cmd:"" help:"The job registry."`
 
 	DB       dbCommands      `cmd:"" name:"db" help:"The database: make it, check it, adopt a host's table, copy it."`
+	Doctor   doctorCommand   `cmd:"" help:"Look for what keeps sidejob from working here, and say what mends it. Exit code 1 when something is found."`
 	Selftest selftestCommand `cmd:"" help:"Prove on this machine, by crashes and faults, that no job is lost, doubled or wrong."`
 
 	OpenAPI openapiCommand `cmd:"" name:"openapi" help:"Print the OpenAPI document of the API."`

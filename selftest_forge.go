@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -71,19 +70,11 @@ func badSignature(random *rand.Rand, from relayed, body []byte) (how string, h h
 		h.Set("X-Trigger-Signature-Hmacsha256", from.header.Get("Trigger-Signature"))
 		return "the signature of another event", h
 	case 3:
-		signStandard(h, "guess", body, now())
+		signStandard(h, "guess", eventID(random), body, now())
 		return "another secret's webhook-signature", h
 	}
-	signStandard(h, provingSecret, body, now().Add(-time.Hour))
+	signStandard(h, provingSecret, eventID(random), body, now().Add(-time.Hour))
 	return "a signature of an hour ago", h
-}
-
-// signStandard signs as Standard Webhooks have it.
-func signStandard(h http.Header, secret string, body []byte, at time.Time) {
-	stamp := strconv.FormatInt(at.Unix(), 10)
-	h.Set("Webhook-Id", "msg-"+stamp)
-	h.Set("Webhook-Timestamp", stamp)
-	h.Set("Webhook-Signature", "v1,"+base64.StdEncoding.EncodeToString(signature([]byte(secret), []byte("msg-"+stamp+"."+stamp+"."), body)))
 }
 
 func signed(body []byte) relayed {

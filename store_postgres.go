@@ -61,16 +61,7 @@ func openPostgres(ctx context.Context, c postgresConfig) (*sqlStore, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	d := dialect{
-		shared:    true,
-		forUpdate: " FOR UPDATE", skipLocked: " FOR UPDATE SKIP LOCKED",
-		lockTag:  "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
-		hasLabel: "jsonb_exists(labels::jsonb, %s)",
-		time:     func(t time.Time) any { return t.UTC() },
-		busy:     postgresBusy,
-		patience: c.patience(),
-		host:     theirs,
-	}
+	d := c.dialect(theirs)
 	s := &sqlStore{db: db, dialect: d, write: postgresWriter{db, d}.write, hub: newHub()}
 	listening, stop := context.WithCancel(context.Background())
 	var hears sync.WaitGroup
@@ -84,6 +75,19 @@ func openPostgres(ctx context.Context, c postgresConfig) (*sqlStore, error) {
 		return nil, errors.Join(err, s.shut())
 	}
 	return s, nil
+}
+
+func (c postgresConfig) dialect(host map[string]hostColumn) dialect {
+	return dialect{
+		shared:    true,
+		forUpdate: " FOR UPDATE", skipLocked: " FOR UPDATE SKIP LOCKED",
+		lockTag:  "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+		hasLabel: "jsonb_exists(labels::jsonb, %s)",
+		time:     func(t time.Time) any { return t.UTC() },
+		busy:     postgresBusy,
+		patience: c.patience(),
+		host:     host,
+	}
 }
 
 // connection reads the URL. Every connection finds sidejob's tables before the

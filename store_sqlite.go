@@ -138,20 +138,24 @@ func openLocked(ctx context.Context, path string, at time.Time) (*sqlStore, erro
 	db.SetMaxIdleConns(readers)
 	group := startGroupCommit(writer)
 	s := &sqlStore{
-		db:    db,
-		write: group.write,
-		hub:   newHub(),
-		dialect: dialect{
-			hasLabel: "EXISTS (SELECT 1 FROM json_each(labels) WHERE value = %s)",
-			time:     sqliteTime,
-			busy:     sqliteBusy,
-		},
-		shut: func() error { return errors.Join(db.Close(), group.stop(), writer.Close()) },
+		db:      db,
+		write:   group.write,
+		hub:     newHub(),
+		dialect: sqliteDialect(),
+		shut:    func() error { return errors.Join(db.Close(), group.stop(), writer.Close()) },
 	}
 	if s.installation, err = s.nameInstallation(ctx); err != nil {
 		return nil, errors.Join(err, s.shut())
 	}
 	return s, nil
+}
+
+func sqliteDialect() dialect {
+	return dialect{
+		hasLabel: "EXISTS (SELECT 1 FROM json_each(labels) WHERE value = %s)",
+		time:     sqliteTime,
+		busy:     sqliteBusy,
+	}
 }
 
 // prepareSQLite makes the schema in an empty file, brings an older one up to date and
