@@ -247,9 +247,7 @@ func startServer(ctx context.Context, d doors, cfg config, log *slog.Logger) (*s
 	if d.public != nil {
 		s.serve(d.public, s.public)
 	}
-	if err := s.start(); err != nil {
-		return nil, errors.Join(err, s.shutdown())
-	}
+	s.start()
 	return s, nil
 }
 

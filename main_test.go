@@ -95,6 +95,28 @@ func TestBadStartsAreRefusedClearly(t *testing.T) {
 	}
 }
 
+// A row that cannot be read is met only after the database was opened.
+func TestAStartThatFailsEndsAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "odd.db")
+	if code, _, errs := sidejob(t, nil, "db", "init", "--database", path); code != 0 {
+		t.Fatalf("db init: exit code %d: %s", code, errs)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`INSERT INTO worker_jobs (tag, type, executor, cron_schedule, labels) VALUES ('t', 't', 'trigger', '* * * * *', '{}')`); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	code, _, errs := sidejob(t, map[string]string{"TRIGGER_SECRET_KEY": "tr_dev_x"}, "serve", "--listen", "127.0.0.1:0", "--database", path)
+	if took := time.Since(begun); code != exitFailure || took > 10*time.Second {
+		t.Errorf("exit code %d after %s, want %d at once; stderr: %s", code, took, exitFailure, errs)
+	}
+	contains(t, errs, "read schedules")
+}
+
 func TestHelpIsComplete(t *testing.T) {
 	code, out, _ := sidejob(t, nil, "--help")
 	if code != 0 {

@@ -65,7 +65,7 @@ type server struct {
 }
 
 // newServer opens the database and puts the rooms together. Nothing runs before
-// start.
+// start, and all that may fail is done by then.
 func newServer(ctx context.Context, cfg config, log *slog.Logger) (*server, error) {
 	store, err := openStore(ctx, cfg.database, cfg.pool, now(), category(log, "store"))
 	if err != nil {
@@ -75,7 +75,7 @@ func newServer(ctx context.Context, cfg config, log *slog.Logger) (*server, erro
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	if err = s.assemble(); err == nil {
-		err = s.workers.order(ctx)
+		err = errors.Join(s.workers.order(ctx), s.lookout.remember(ctx))
 	}
 	if err != nil {
 		s.drain()
@@ -175,10 +175,7 @@ func hostSet(names []string) allowedHosts {
 }
 
 // start begins the work behind the API. Reconciling goes on beside it.
-func (s *server) start() error {
-	if err := s.lookout.remember(s.stopped); err != nil {
-		return err
-	}
+func (s *server) start() {
 	s.work.Go(func() {
 		defer close(s.sent)
 		s.outbox.run(s.stopped, s.draining)
@@ -189,7 +186,6 @@ func (s *server) start() error {
 		s.work.Go(func() { s.poller.run(s.draining) })
 		s.work.Go(func() { s.leadership.run(s.draining) })
 	}
-	return nil
 }
 
 // lead does what one sidejob of those on a database does, until ctx ends.
