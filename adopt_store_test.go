@@ -75,7 +75,7 @@ func TestANumberThatTheHostsColumnCannotHoldIsRefused(t *testing.T) {
 	s := storeTest{t, store, host}
 	large := s.newJob(job.Internal, "large")
 	large.UserID = 1 << 40
-	placed, err := store.Schedule(t.Context(), []Order{{Job: large, Source: "test"}, {Job: s.newJob(job.Internal, "small"), Source: "test"}}, "")
+	placed, err := store.Schedule(t.Context(), []Order{{Job: large, Source: "test"}, {Job: s.newJob(job.Internal, "small"), Source: "test"}}, Keyed{})
 	if err != nil || len(placed) != 2 || placed[1].Err != nil || placed[0].Err == nil {
 		t.Fatalf("got %+v, error %v; want the first refused and the second placed", placed, err)
 	}
@@ -91,7 +91,7 @@ func TestANumberThatTheHostsColumnCannotHoldIsRefused(t *testing.T) {
 		t.Errorf("a job of that id: got error %v, want ErrNotFound", err)
 	}
 	s.hostExec("ALTER SEQUENCE worker_jobs_id_seq AS bigint; SELECT setval('worker_jobs_id_seq', 2147483647)")
-	_, err = store.Schedule(t.Context(), []Order{{Job: s.newJob(job.Internal, "last"), Source: "test"}}, "")
+	_, err = store.Schedule(t.Context(), []Order{{Job: s.newJob(job.Internal, "last"), Source: "test"}}, Keyed{})
 	if err == nil || problemOf(err).Status != 422 {
 		t.Errorf("ids used up: got error %v, want a 422", err)
 	}

@@ -40,10 +40,10 @@ func (a *api) once(next http.Handler, w http.ResponseWriter, r *http.Request, bo
 		replay(w, kept)
 		return
 	}
-	ctx := context.WithValue(r.Context(), onceKey{}, keyed{key: key, before: kept})
+	ctx := context.WithValue(r.Context(), onceKey{}, keyed{request: Keyed{key, a.owner}, before: kept})
 	tape := &tape{header: http.Header{}}
 	defer func() {
-		a.keep(context.WithoutCancel(r.Context()), key, tape)
+		a.keep(context.WithoutCancel(r.Context()), Keyed{key, a.owner}, tape)
 		tape.play(w)
 	}()
 	next.ServeHTTP(tape, r.WithContext(ctx))
@@ -51,7 +51,7 @@ func (a *api) once(next http.Handler, w http.ResponseWriter, r *http.Request, bo
 
 // keep stores replies that would be the same next time; after others, such as a
 // database that was busy, the request may be tried again.
-func (a *api) keep(ctx context.Context, key ReplyKey, t *tape) {
+func (a *api) keep(ctx context.Context, request Keyed, t *tape) {
 	reply := Reply{}
 	if class := t.status / 100; class == 2 || class == 4 {
 		reply = Reply{Status: t.status, Body: t.body.Bytes(), Headers: map[string]string{}}
@@ -61,8 +61,8 @@ func (a *api) keep(ctx context.Context, key ReplyKey, t *tape) {
 			}
 		}
 	}
-	if err := a.store.Keep(ctx, key, reply); err != nil {
-		a.unkept.add(key)
+	if err := a.store.Keep(ctx, request, reply); err != nil {
+		a.unkept.add(request.Key)
 		a.log.Error("the reply to a request with an Idempotency-Key was not kept", "err", err)
 	}
 }
@@ -140,15 +140,14 @@ type onceKey struct{}
 
 // keyed is what a handler may know of its request's Idempotency-Key.
 type keyed struct {
-	key    ReplyKey
-	before Reply // of an earlier life of the request, which was not answered
+	request Keyed
+	before  Reply // of an earlier life of the request, which was not answered
 }
 
-// replyKeyOf is the key under which the request's jobs are noted, empty without
-// one.
-func replyKeyOf(ctx context.Context) ReplyKey {
+// requestOf is the key under which the request's jobs are noted, zero without one.
+func requestOf(ctx context.Context) Keyed {
 	k, _ := ctx.Value(onceKey{}).(keyed)
-	return k.key
+	return k.request
 }
 
 // replyOf is what an earlier life of the request has done.

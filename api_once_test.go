@@ -236,7 +236,7 @@ func TestAKeyIsNotStuckWhereItsReplyCouldNotBeKept(t *testing.T) {
 type fullStore struct{ Store }
 
 // Keep implements Store.
-func (fullStore) Keep(context.Context, ReplyKey, Reply) error {
+func (fullStore) Keep(context.Context, Keyed, Reply) error {
 	return fmt.Errorf("keep: %w", ErrBusy)
 }
 
@@ -244,7 +244,7 @@ func (fullStore) Keep(context.Context, ReplyKey, Reply) error {
 type stubbornStore struct{ Store }
 
 // Schedule implements Store.
-func (stubbornStore) Schedule(context.Context, []Order, ReplyKey) ([]Placed, error) {
+func (stubbornStore) Schedule(context.Context, []Order, Keyed) ([]Placed, error) {
 	return nil, fmt.Errorf("schedule: %w", ErrBusy)
 }
 
@@ -252,7 +252,7 @@ func (stubbornStore) Schedule(context.Context, []Order, ReplyKey) ([]Placed, err
 type clumsyStore struct{ Store }
 
 // Schedule implements Store.
-func (clumsyStore) Schedule(context.Context, []Order, ReplyKey) ([]Placed, error) { panic("clumsy") }
+func (clumsyStore) Schedule(context.Context, []Order, Keyed) ([]Placed, error) { panic("clumsy") }
 
 func TestAPanicIsA500AndGivesTheKeyBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -288,18 +288,18 @@ func TestARefusalIsKeptForItsDayOverARestart(t *testing.T) {
 
 // crashedAfter has an earlier process reserve the request and carry out what do does,
 // without a reply.
-func (w *world) crashedAfter(key, path, body string, do func(ReplyKey)) {
+func (w *world) crashedAfter(key, path, body string, do func(Keyed)) {
 	w.t.Helper()
 	sum := sha256.Sum256([]byte(body))
-	reply := ReplyKey("POST " + path + " " + key)
-	_, err := w.srv.store.Reserve(w.t.Context(), Reservation{Key: reply, Digest: hex.EncodeToString(sum[:]), Owner: "crashed", At: now()})
+	reply := Keyed{ReplyKey("POST " + path + " " + key), "crashed"}
+	_, err := w.srv.store.Reserve(w.t.Context(), Reservation{Key: reply.Key, Digest: hex.EncodeToString(sum[:]), Owner: reply.Owner, At: now()})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	do(reply)
 }
 
-func (w *world) placed(reply ReplyKey, types ...string) {
+func (w *world) placed(reply Keyed, types ...string) {
 	w.t.Helper()
 	var orders []Order
 	for _, text := range types {
@@ -317,7 +317,7 @@ func (w *world) placed(reply ReplyKey, types ...string) {
 func TestAReplyLostInACrashIsGivenForTheSameJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.crashedAfter("k", "/api/jobs", echoJob, func(reply ReplyKey) { w.placed(reply, "echo") })
+		w.crashedAfter("k", "/api/jobs", echoJob, func(reply Keyed) { w.placed(reply, "echo") })
 		wantProblem(t, "another body", w.keyed("k", "/api/jobs", `{"type":"work"}`), 422, "idempotency_mismatch")
 		first := w.keyed("k", "/api/jobs", echoJob)
 		if first.status != 201 || w.view(first).ID != 1 || first.header.Get("Location") != "/api/jobs/1" {
@@ -335,7 +335,7 @@ func TestABatchReplyLostInACrashIsGivenForTheSameJobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		const body = `{"jobs":[{"type":"a"},{"type":""},{"type":"b"},{"type":"a"}]}`
-		w.crashedAfter("k", "/api/jobs/batch", body, func(reply ReplyKey) { w.placed(reply, "a", "b", "a") })
+		w.crashedAfter("k", "/api/jobs/batch", body, func(reply Keyed) { w.placed(reply, "a", "b", "a") })
 		var got batchAnswer
 		w.keyed("k", "/api/jobs/batch", body).into(t, &got)
 		if len(got.Results) != 4 || got.Results[0].Job == nil || got.Results[0].Job.ID != 1 || got.Results[2].Job == nil || got.Results[2].Job.ID != 2 {
@@ -353,7 +353,7 @@ func TestARetryLostInACrashIsGivenForTheSameJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.wait(w.triggerJob("echo").ID)
-		w.crashedAfter("k", "/api/jobs/1/retry", "", func(reply ReplyKey) {
+		w.crashedAfter("k", "/api/jobs/1/retry", "", func(reply Keyed) {
 			ev := job.Event{Kind: job.Retry, At: now(), Source: "api", Key: "job-" + uuid.NewString()}
 			if _, err := w.srv.store.Retry(t.Context(), 1, ev, reply); err != nil {
 				t.Fatal(err)
@@ -371,7 +371,7 @@ func TestARetryLostInACrashIsGivenForTheSameJob(t *testing.T) {
 func TestARequestThatCrashedBeforeItsCommitIsCarriedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.crashedAfter("k", "/api/jobs", `{"type":"work"}`, func(ReplyKey) {})
+		w.crashedAfter("k", "/api/jobs", `{"type":"work"}`, func(Keyed) {})
 		first := w.keyed("k", "/api/jobs", `{"type":"work"}`)
 		if first.status != 201 || w.countAll() != 1 {
 			t.Errorf("got %d %s, %d jobs; want 201 and one job", first.status, first.body, w.countAll())

@@ -28,7 +28,7 @@ func (a *api) schedule(ctx context.Context, in *struct {
 	}
 	settled, stop := a.outbox.await(order.Job.IdempotencyKey)
 	defer stop()
-	placed, err := a.store.Schedule(ctx, []Order{order}, replyKeyOf(ctx))
+	placed, err := a.store.Schedule(ctx, []Order{order}, requestOf(ctx))
 	if err != nil {
 		return nil, a.problem(err)
 	}
@@ -136,7 +136,7 @@ func (a *api) retryJob(ctx context.Context, in *struct {
 	key := "job-" + uuid.NewString()
 	settled, stop := a.outbox.await(key)
 	defer stop()
-	step, err := a.store.Retry(ctx, in.ID, job.Event{Kind: job.Retry, At: now(), Source: "api", Key: key}, replyKeyOf(ctx))
+	step, err := a.store.Retry(ctx, in.ID, job.Event{Kind: job.Retry, At: now(), Source: "api", Key: key}, requestOf(ctx))
 	if err != nil {
 		return nil, a.problem(err)
 	}
@@ -199,7 +199,7 @@ func (a *api) scheduleBatch(ctx context.Context, in *struct{ Body batchRequest }
 func (a *api) scheduleOnce(ctx context.Context, orders []Order) ([]Placed, error) {
 	made := replyOf(ctx).JobIDs
 	if len(made) != len(orders) || len(made) == 0 {
-		return a.store.Schedule(ctx, orders, replyKeyOf(ctx))
+		return a.store.Schedule(ctx, orders, requestOf(ctx))
 	}
 	placed := make([]Placed, len(made))
 	for i, id := range made {

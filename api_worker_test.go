@@ -59,7 +59,7 @@ func (w *world) put(spec job.Spec) job.Job {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	placed, err := w.srv.store.Schedule(w.t.Context(), []Order{{Job: j, OnConflict: spec.OnConflict, Source: "test"}}, "")
+	placed, err := w.srv.store.Schedule(w.t.Context(), []Order{{Job: j, OnConflict: spec.OnConflict, Source: "test"}}, Keyed{})
 	if err != nil || placed[0].Err != nil {
 		w.t.Fatalf("schedule %s: %v %v", spec.Tag, err, placed)
 	}

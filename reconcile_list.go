@@ -141,7 +141,7 @@ func (s *sweep) adoptRun(ctx context.Context, run triggerdev.Run) error {
 		return err
 	}
 	orders := []Order{{Job: adoptedJob(run, now()), OnConflict: job.Beside, Source: "adopt"}}
-	placed, err := s.store.Schedule(ctx, orders, "")
+	placed, err := s.store.Schedule(ctx, orders, Keyed{})
 	if err != nil {
 		return err
 	}

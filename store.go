@@ -20,8 +20,10 @@ type Store interface {
 	// Schedule inserts jobs, each under its tag's lock: unfinished jobs of the same
 	// tag make way as the order's policy says, or are kept, or refuse it. All orders
 	// are one transaction; one that is refused leaves the others alone, and its
-	// answer carries the error (job.ErrTagTaken).
-	Schedule(ctx context.Context, orders []Order, reply ReplyKey) ([]Placed, error)
+	// answer carries the error (job.ErrTagTaken). The jobs are noted beside the
+	// request's key; ErrReplyUnderWay where another process carries that out by now,
+	// and then nothing is scheduled.
+	Schedule(ctx context.Context, orders []Order, request Keyed) ([]Placed, error)
 
 	// Apply is the only way a row changes: it reads the row under a lock, asks
 	// job.Next, and writes the row, the row that follows and a line of history. The
@@ -29,8 +31,9 @@ type Store interface {
 	// follows with its id, nil where there is none. ErrNotFound; job.ErrRefused.
 	Apply(ctx context.Context, id int64, ev job.Event) (job.Step, error)
 
-	// Retry applies a job.Retry and notes the new job beside the request's key.
-	Retry(ctx context.Context, id int64, ev job.Event, reply ReplyKey) (job.Step, error)
+	// Retry applies a job.Retry and notes the new job beside the request's key, as
+	// Schedule does.
+	Retry(ctx context.Context, id int64, ev job.Event, request Keyed) (job.Step, error)
 
 	// Hear applies a signed event to the row of its run, once: an event id heard
 	// before changes nothing and is answered as the first time. The event of a run
@@ -93,8 +96,8 @@ type Store interface {
 	// Reserve takes an idempotency key for a request, or says how that key stands.
 	Reserve(ctx context.Context, r Reservation) (Reply, error)
 	// Keep stores the reply of a reserved request; without a status it gives the key
-	// back.
-	Keep(ctx context.Context, key ReplyKey, reply Reply) error
+	// back. Where another process has taken the request over, it does nothing.
+	Keep(ctx context.Context, request Keyed, reply Reply) error
 
 	// Alone tells whether no other sidejob can use the database.
 	Alone() bool
@@ -212,6 +215,13 @@ type Entry struct {
 
 // ReplyKey names a request that carried an Idempotency-Key; empty for others.
 type ReplyKey string
+
+// Keyed is a request that carried an Idempotency-Key, and the process that carries it
+// out; zero for others.
+type Keyed struct {
+	Key   ReplyKey
+	Owner string
+}
 
 // Reservation is a request about to be carried out by the process Owner. Digest is
 // of its body. Over says that this process knows of an earlier request with the key

@@ -75,7 +75,7 @@ func benchSchedule(b *testing.B, store Store, n int) (id int64) {
 		}
 		orders[i] = Order{Job: j, Source: "bench"}
 	}
-	placed, err := store.Schedule(b.Context(), orders, "")
+	placed, err := store.Schedule(b.Context(), orders, Keyed{})
 	if err != nil {
 		b.Error(err)
 		return 0

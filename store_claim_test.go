@@ -127,7 +127,7 @@ func testClaim(promise promise) {
 		for i := range orders {
 			orders[i] = Order{Job: s.newJob(job.Internal, fmt.Sprint(i)), Source: "test"}
 		}
-		if _, err := s.Schedule(s.Context(), orders, ""); err != nil {
+		if _, err := s.Schedule(s.Context(), orders, Keyed{}); err != nil {
 			s.Fatal(err)
 		}
 		var mu sync.Mutex

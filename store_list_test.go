@@ -42,7 +42,7 @@ func everyKind(s storeTest) []job.Job {
 			}
 		}
 	}
-	placed, err := s.Schedule(s.Context(), orders, "")
+	placed, err := s.Schedule(s.Context(), orders, Keyed{})
 	if err != nil {
 		s.Fatalf("place jobs of every kind: %v", err)
 	}

@@ -67,41 +67,49 @@ func (s *sqlStore) reserve(ctx context.Context, tx *sql.Tx, r Reservation) (repl
 }
 
 // Keep is documented at Store.
-func (s *sqlStore) Keep(ctx context.Context, key ReplyKey, reply Reply) error {
+func (s *sqlStore) Keep(ctx context.Context, request Keyed, reply Reply) error {
 	headers, err := json.Marshal(reply.Headers)
 	if err != nil {
 		return fmt.Errorf("keep reply: %w", err)
 	}
 	return s.commit(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if reply.Status == 0 {
-			return giveBack(ctx, tx, key)
+			return giveBack(ctx, tx, request)
 		}
-		_, err := tx.ExecContext(ctx, "UPDATE replies SET status = $1, headers = $2, body = $3 WHERE scope = $4",
-			reply.Status, string(headers), reply.Body, string(key))
+		_, err := tx.ExecContext(ctx, "UPDATE replies SET status = $1, headers = $2, body = $3 WHERE scope = $4 AND owner = $5",
+			reply.Status, string(headers), reply.Body, string(request.Key), request.Owner)
 		return err
 	})
 }
 
 // giveBack frees a key whose request was not answered. Where it has made jobs, the
 // next one with the key gets those.
-func giveBack(ctx context.Context, tx *sql.Tx, key ReplyKey) error {
-	_, err := tx.ExecContext(ctx, "DELETE FROM replies WHERE scope = $1 AND status IS NULL AND job_ids IS NULL", string(key))
+func giveBack(ctx context.Context, tx *sql.Tx, r Keyed) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM replies WHERE scope = $1 AND owner = $2 AND status IS NULL AND job_ids IS NULL", string(r.Key), r.Owner)
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "UPDATE replies SET owner = '' WHERE scope = $1 AND status IS NULL", string(key))
+	_, err = tx.ExecContext(ctx, "UPDATE replies SET owner = '' WHERE scope = $1 AND owner = $2 AND status IS NULL", string(r.Key), r.Owner)
 	return err
 }
 
-// noteJobs writes the jobs that a request has made beside its idempotency key.
-func (c *changeset) noteJobs(ctx context.Context, key ReplyKey, ids []int64) error {
-	if key == "" {
+// noteJobs writes the jobs that a request has made beside its idempotency key. A
+// process that was frozen for long may find its request taken over by another: that
+// one makes the jobs then.
+func (c *changeset) noteJobs(ctx context.Context, r Keyed, ids []int64) error {
+	if r.Key == "" {
 		return nil
 	}
 	text, err := json.Marshal(ids)
 	if err != nil {
 		return err
 	}
-	_, err = c.tx.ExecContext(ctx, "UPDATE replies SET job_ids = $1 WHERE scope = $2", string(text), string(key))
-	return err
+	done, err := c.tx.ExecContext(ctx, "UPDATE replies SET job_ids = $1 WHERE scope = $2 AND owner = $3", string(text), string(r.Key), r.Owner)
+	if err != nil {
+		return err
+	}
+	if n, err := done.RowsAffected(); err != nil || n == 0 {
+		return cmp.Or(err, ErrReplyUnderWay)
+	}
+	return nil
 }

@@ -25,6 +25,9 @@ func (s replyTest) want(what, key, body string, ms int64, want Reply) {
 	s.same(what, got, want)
 }
 
+// mine is the request that the process me carries out.
+func mine(key string) Keyed { return Keyed{ReplyKey(key), "me"} }
+
 func (s replyTest) refused(what, key, body, owner string, want error) {
 	s.Helper()
 	if _, err := s.reserve(key, body, owner, 5); !errors.Is(err, want) {
@@ -34,7 +37,7 @@ func (s replyTest) refused(what, key, body, owner string, want error) {
 
 func (s replyTest) keep(key string, reply Reply) {
 	s.Helper()
-	if err := s.Keep(s.Context(), ReplyKey(key), reply); err != nil {
+	if err := s.Keep(s.Context(), mine(key), reply); err != nil {
 		s.Fatalf("keep: %v", err)
 	}
 }
@@ -82,7 +85,7 @@ func testReplies(storePromise promise) {
 		s.want("taken over before a job was made", "key", "body", 1, Reply{})
 		placed, err := s.Schedule(s.Context(), []Order{
 			{Job: s.newJob(job.Internal, "one")}, {Job: s.newJob(job.Internal, "one"), OnConflict: job.Reject}, {Job: s.newJob(job.Internal, "two")},
-		}, "key")
+		}, mine("key"))
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -96,21 +99,49 @@ func testReplies(storePromise promise) {
 
 	promise("the job of a retry is noted beside its request", func(s replyTest) {
 		ended := s.jobIn(job.Internal, job.StateFailed, "tag")
-		if _, err := s.reserve("key", "body", "dead", 0); err != nil {
-			s.Fatal(err)
-		}
-		step, err := s.Retry(s.Context(), ended.ID, job.Event{Kind: job.Retry, At: s.at(9)}, "key")
+		s.want("first", "key", "body", 0, Reply{})
+		step, err := s.Retry(s.Context(), ended.ID, job.Event{Kind: job.Retry, At: s.at(9)}, mine("key"))
 		if err != nil {
 			s.Fatal(err)
 		}
-		s.want("taken over", "key", "body", 10, Reply{JobIDs: []int64{step.Follow.ID}})
+		got, err := s.reserve("key", "body", "another process", 10)
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.same("taken over", got, Reply{JobIDs: []int64{step.Follow.ID}})
+	})
+
+	promise("who has had a request taken from him makes no job, keeps no reply and frees no key", func(s replyTest) {
+		ended := s.jobIn(job.Internal, job.StateFailed, "tag")
+		if _, err := s.reserve("key", "body", "frozen", 0); err != nil {
+			s.Fatal(err)
+		}
+		s.want("taken over", "key", "body", 1, Reply{})
+		woken := Keyed{"key", "frozen"}
+		if _, err := s.Schedule(s.Context(), []Order{{Job: s.newJob(job.Internal, "new")}}, woken); !errors.Is(err, ErrReplyUnderWay) {
+			s.Errorf("schedule: got error %v, want ErrReplyUnderWay", err)
+		}
+		if _, err := s.Retry(s.Context(), ended.ID, job.Event{Kind: job.Retry, At: s.at(9)}, woken); !errors.Is(err, ErrReplyUnderWay) {
+			s.Errorf("retry: got error %v, want ErrReplyUnderWay", err)
+		}
+		for _, reply := range []Reply{{}, created} {
+			if err := s.Keep(s.Context(), woken, reply); err != nil {
+				s.Errorf("keep %+v: %v", reply, err)
+			}
+		}
+		s.refused("again", "key", "body", "me", ErrReplyUnderWay)
+		if jobs := s.listed(Filter{}); len(jobs) != 1 {
+			s.Errorf("there are %d jobs, want the one that was there", len(jobs))
+		}
+		s.keep("key", Reply{Status: 204})
+		s.want("in the end", "key", "body", 2, Reply{Status: 204})
 	})
 
 	promise("a key given back is free again, but the jobs made under it are not forgotten", func(s replyTest) {
 		s.want("first", "key", "body", 0, Reply{})
 		s.keep("key", Reply{})
 		s.want("given back before a job was made", "key", "another body", 1, Reply{})
-		placed, err := s.Schedule(s.Context(), []Order{{Job: s.newJob(job.Internal, "one")}}, "key")
+		placed, err := s.Schedule(s.Context(), []Order{{Job: s.newJob(job.Internal, "one")}}, mine("key"))
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -129,7 +160,7 @@ func testReplies(storePromise promise) {
 	promise("a key lives for a day, and is then as new", func(s replyTest) {
 		day := replyLife.Milliseconds()
 		s.want("first", "key", "body", 0, Reply{})
-		placed, err := s.Schedule(s.Context(), []Order{{Job: s.newJob(job.Internal, "one")}}, "key")
+		placed, err := s.Schedule(s.Context(), []Order{{Job: s.newJob(job.Internal, "one")}}, mine("key"))
 		if err != nil {
 			s.Fatal(err)
 		}

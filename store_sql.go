@@ -128,12 +128,12 @@ func (s *sqlStore) Apply(ctx context.Context, id int64, ev job.Event) (step job.
 }
 
 // Retry is documented at Store.
-func (s *sqlStore) Retry(ctx context.Context, id int64, ev job.Event, reply ReplyKey) (step job.Step, err error) {
+func (s *sqlStore) Retry(ctx context.Context, id int64, ev job.Event, request Keyed) (step job.Step, err error) {
 	err = s.change(ctx, func(ctx context.Context, c *changeset) error {
 		if step, err = c.apply(ctx, id, ev); err != nil {
 			return err
 		}
-		return c.noteJobs(ctx, reply, []int64{step.Follow.ID})
+		return c.noteJobs(ctx, request, []int64{step.Follow.ID})
 	})
 	return step, err
 }
@@ -309,7 +309,7 @@ func (c *changeset) recordLine(ctx context.Context, id int64, e Entry, detail ma
 }
 
 // Schedule is documented at Store.
-func (s *sqlStore) Schedule(ctx context.Context, orders []Order, reply ReplyKey) (placed []Placed, err error) {
+func (s *sqlStore) Schedule(ctx context.Context, orders []Order, request Keyed) (placed []Placed, err error) {
 	err = s.change(ctx, func(ctx context.Context, c *changeset) error {
 		placed = make([]Placed, len(orders))
 		var ids []int64
@@ -320,7 +320,7 @@ func (s *sqlStore) Schedule(ctx context.Context, orders []Order, reply ReplyKey)
 			}
 			ids = append(ids, placed[i].Job.ID)
 		}
-		return c.noteJobs(ctx, reply, ids)
+		return c.noteJobs(ctx, request, ids)
 	})
 	return placed, err
 }

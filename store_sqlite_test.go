@@ -412,10 +412,10 @@ func TestSQLiteThatIsFullIsBusyAndGoesOnWhenThereIsRoom(t *testing.T) {
 	big := s.newJob(job.Internal, "big")
 	big.Data = fmt.Appendf(nil, "%q", strings.Repeat("x", 1<<19))
 	room(1) // no less than it has
-	if _, err := store.Schedule(t.Context(), []Order{{Job: big}}, ""); !errors.Is(err, ErrBusy) {
+	if _, err := store.Schedule(t.Context(), []Order{{Job: big}}, Keyed{}); !errors.Is(err, ErrBusy) {
 		t.Errorf("schedule: got error %v, want ErrBusy", err)
 	}
-	if err := store.Keep(t.Context(), "key", Reply{Status: 200}); err != nil {
+	if err := store.Keep(t.Context(), Keyed{Key: "key"}, Reply{Status: 200}); err != nil {
 		t.Errorf("a write that needs no room: %v", err)
 	}
 	reservation := Reservation{Key: ReplyKey(strings.Repeat("k", 1<<19)), At: s.at(0)}

@@ -98,7 +98,7 @@ func (s *storm) schedule(dice *rand.Rand) {
 	policy := []job.OnConflict{job.Replace, job.ReplaceAll, job.Keep, job.Reject}[dice.IntN(4)]
 	j := s.newJob(executor, fmt.Sprint("tag ", dice.IntN(stormTags)))
 	j.AutoReschedule = dice.IntN(2) == 0
-	placed, err := s.Schedule(s.Context(), []Order{{Job: j, OnConflict: policy, Source: "test"}}, "")
+	placed, err := s.Schedule(s.Context(), []Order{{Job: j, OnConflict: policy, Source: "test"}}, Keyed{})
 	if err != nil {
 		s.Errorf("schedule: %v", err)
 		return

@@ -75,7 +75,7 @@ func testSchedule(promise promise) {
 			{Job: s.newJob(job.Internal, "before"), Source: "test"},
 			{Job: s.newJob(job.Internal, "taken"), OnConflict: job.Reject, Source: "test"},
 			{Job: s.newJob(job.Trigger, "after"), Source: "test"},
-		}, "")
+		}, Keyed{})
 		if err != nil || len(placed) != 3 {
 			s.Fatalf("got %d answers, error %v; want 3 and none", len(placed), err)
 		}
@@ -91,7 +91,7 @@ func testSchedule(promise promise) {
 			{Job: s.newJob(job.Internal, "tag"), Source: "test"},
 			{Job: s.newJob(job.Internal, "tag"), OnConflict: job.Replace, Source: "test"},
 			{Job: s.newJob(job.Internal, "tag"), OnConflict: job.Keep, Source: "test"},
-		}, "")
+		}, Keyed{})
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func testSchedule(promise promise) {
 		other.Tag = "other"
 		placed, err := s.Schedule(s.Context(), []Order{
 			{Job: s.newJob(job.Internal, "waiting"), Source: "test"}, {Job: twin, Source: "test"}, {Job: other, Source: "test"},
-		}, "")
+		}, Keyed{})
 		if err == nil {
 			s.Fatalf("two jobs of one idempotency key: got %+v, want an error", placed)
 		}
@@ -118,7 +118,7 @@ func testSchedule(promise promise) {
 	})
 
 	promise("no orders are no jobs", func(s storeTest) {
-		if placed, err := s.Schedule(s.Context(), nil, ""); len(placed) != 0 || err != nil {
+		if placed, err := s.Schedule(s.Context(), nil, Keyed{}); len(placed) != 0 || err != nil {
 			s.Errorf("got %v, error %v; want nothing", placed, err)
 		}
 	})
@@ -172,7 +172,7 @@ func testTags(promise promise) {
 				s.Errorf("keep, a job that is %s: got a new one, want that one", state)
 			}
 			s.sameJob("the job kept", p.Job, old)
-			placed, err := s.Schedule(s.Context(), []Order{{Job: s.newJob(job.Internal, string(state)), OnConflict: job.Reject}}, "")
+			placed, err := s.Schedule(s.Context(), []Order{{Job: s.newJob(job.Internal, string(state)), OnConflict: job.Reject}}, Keyed{})
 			if err != nil || !errors.Is(placed[0].Err, job.ErrTagTaken) {
 				s.Errorf("reject, a job that is %s: got %+v, error %v; want job.ErrTagTaken", state, placed, err)
 			}
@@ -199,7 +199,7 @@ func testTags(promise promise) {
 	promise("schedules of one tag from many goroutines leave exactly one open job", func(s storeTest) {
 		const many = 24
 		s.together(many, func(int) {
-			if _, err := s.Schedule(s.Context(), []Order{{Job: s.newJob(job.Internal, "tag"), Source: "test"}}, ""); err != nil {
+			if _, err := s.Schedule(s.Context(), []Order{{Job: s.newJob(job.Internal, "tag"), Source: "test"}}, Keyed{}); err != nil {
 				s.Errorf("schedule: %v", err)
 			}
 		})
@@ -216,7 +216,7 @@ func testTags(promise promise) {
 			if i >= many {
 				order = Order{Job: s.newJob(job.Trigger, "rejected"), OnConflict: job.Reject}
 			}
-			placed, err := s.Schedule(s.Context(), []Order{order}, "")
+			placed, err := s.Schedule(s.Context(), []Order{order}, Keyed{})
 			if err != nil {
 				s.Errorf("schedule: %v", err)
 				return
@@ -334,7 +334,7 @@ func testApply(promise promise) {
 
 	promise("a job that does not exist is not found", func(s storeTest) {
 		_, applyErr := s.Apply(s.Context(), 4711, job.Event{Kind: job.Cancel, At: s.at(0)})
-		_, retryErr := s.Retry(s.Context(), 4711, job.Event{Kind: job.Retry, At: s.at(0)}, "")
+		_, retryErr := s.Retry(s.Context(), 4711, job.Event{Kind: job.Retry, At: s.at(0)}, Keyed{})
 		_, getErr := s.Get(s.Context(), 4711)
 		_, runErr := s.FindRun(s.Context(), "run_none")
 		for call, err := range map[string]error{"apply": applyErr, "retry": retryErr, "get": getErr, "find run": runErr} {
@@ -402,7 +402,7 @@ func testFollow(promise promise) {
 		ended := s.jobIn(job.Trigger, job.StateFailed, "tag")
 		pending := s.put(job.Trigger, "tag")
 		before := s.told(ended.ID)
-		step, err := s.Retry(s.Context(), ended.ID, job.Event{Kind: job.Retry, At: s.at(9), Source: "user", Key: "job-fresh"}, "")
+		step, err := s.Retry(s.Context(), ended.ID, job.Event{Kind: job.Retry, At: s.at(9), Source: "user", Key: "job-fresh"}, Keyed{})
 		if err != nil || step.Follow == nil {
 			s.Fatalf("got %+v, error %v; want a row that follows", step, err)
 		}
@@ -416,7 +416,7 @@ func testFollow(promise promise) {
 
 	promise("a retry that is refused makes nothing", func(s storeTest) {
 		open := s.put(job.Internal, "tag")
-		_, err := s.Retry(s.Context(), open.ID, job.Event{Kind: job.Retry, At: s.at(9)}, "")
+		_, err := s.Retry(s.Context(), open.ID, job.Event{Kind: job.Retry, At: s.at(9)}, Keyed{})
 		if !errors.Is(err, job.ErrRefused) || !strings.Contains(err.Error(), "has not ended") {
 			s.Errorf("got error %v, want job.ErrRefused that says why", err)
 		}

@@ -53,7 +53,7 @@ func (s storeTest) newJob(executor job.Executor, tag string) job.Job {
 // place schedules one job that must not be refused.
 func (s storeTest) place(j job.Job, onConflict job.OnConflict) Placed {
 	s.Helper()
-	placed, err := s.Schedule(s.Context(), []Order{{Job: j, OnConflict: onConflict, Source: "test"}}, "")
+	placed, err := s.Schedule(s.Context(), []Order{{Job: j, OnConflict: onConflict, Source: "test"}}, Keyed{})
 	if err != nil || len(placed) != 1 || placed[0].Err != nil {
 		s.Fatalf("schedule %s: got %+v, error %v; want one job", j.Tag, placed, err)
 	}

@@ -415,7 +415,7 @@ func (w *world) hookJob(tag string) int64 {
 	if err != nil {
 		w.t.Fatalf("make a job: %v", err)
 	}
-	placed, err := w.srv.store.Schedule(w.t.Context(), []Order{{Job: j, OnConflict: job.Replace, Source: "test"}}, "")
+	placed, err := w.srv.store.Schedule(w.t.Context(), []Order{{Job: j, OnConflict: job.Replace, Source: "test"}}, Keyed{})
 	if err != nil || placed[0].Err != nil {
 		w.t.Fatalf("schedule: %v, %+v", err, placed)
 	}

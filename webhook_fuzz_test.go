@@ -93,7 +93,7 @@ func (b *hookBench) job(f *testing.F, tag, key string) int64 {
 	if err != nil {
 		f.Fatalf("make a job: %v", err)
 	}
-	placed, err := b.store.Schedule(f.Context(), []Order{{Job: j, OnConflict: job.Replace, Source: "test"}}, "")
+	placed, err := b.store.Schedule(f.Context(), []Order{{Job: j, OnConflict: job.Replace, Source: "test"}}, Keyed{})
 	if err != nil || placed[0].Err != nil {
 		f.Fatalf("schedule: %v, %+v", err, placed)
 	}
