@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -219,7 +220,7 @@ func (w postgresWriter) once(ctx context.Context, fn func(context.Context, *sql.
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", unsure(err))
 	}
-	return nil
+	return fmt.Errorf("commit: %w", err)
 }
 
 // unsure tells a commit without an answer from one that was refused. A server that is
