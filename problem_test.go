@@ -77,7 +77,6 @@ func TestEveryErrorHasItsStatusAndCode(t *testing.T) {
 		{fmt.Errorf("%w: disk full", ErrBusy), 503, "database_unavailable"},
 		{fmt.Errorf("%w: commit: %w", ErrBusy, ErrUnsure), 503, "database_unavailable"},
 		{errClosed, 503, "database_unavailable"},
-		{fmt.Errorf("%w: %w", ErrBusy, ErrUnsure), 503, "database_unavailable"},
 		{fmt.Errorf("read: %w", context.Canceled), 503, "timeout"},
 		{fmt.Errorf("read: %w", context.DeadlineExceeded), 503, "timeout"},
 		{errors.New("secret of the inside"), 500, "internal"},

@@ -132,7 +132,7 @@ func (s *sqlStore) NextClaimable(ctx context.Context, c Claim) (next time.Time, 
 	}
 	err = s.db.QueryRowContext(ctx, "SELECT MIN(at) FROM ("+strings.Join(times, " UNION ALL ")+") AS later", args...).Scan(s.dialect.timeColumn(&next))
 	if err != nil {
-		return next, fmt.Errorf("read when the next job may be claimed: %w", s.away(err))
+		return next, fmt.Errorf("read when the next job may be claimed: %w", err)
 	}
 	return next, nil
 }
@@ -146,7 +146,7 @@ func (s *sqlStore) Leases(ctx context.Context, at time.Time) (held int64, until 
 		WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NOT NULL AND lease_expires_at > $1`, s.dialect.time(at)).
 		Scan(&held, s.dialect.timeColumn(&until))
 	if err != nil {
-		return 0, until, fmt.Errorf("count leases: %w", s.away(err))
+		return 0, until, fmt.Errorf("count leases: %w", err)
 	}
 	return held, until, nil
 }

@@ -41,7 +41,7 @@ func (s *sqlStore) Lead(ctx context.Context, owner string, life time.Duration) (
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("ask for the lead: %w", s.away(err))
+		return 0, fmt.Errorf("ask for the lead: %w", s.busyOr(err))
 	}
 	return term, nil
 }
@@ -80,7 +80,7 @@ func (s *sqlStore) Resign(ctx context.Context, owner string) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("give up the lead: %w", s.away(err))
+		return fmt.Errorf("give up the lead: %w", s.busyOr(err))
 	}
 	return nil
 }

@@ -120,7 +120,7 @@ func (s *sqlStore) List(ctx context.Context, f Filter) (page Page, err error) {
 	}
 	jobs, err := s.selectJobs(ctx, s.db, fmt.Sprintf("%s ORDER BY %s%s", w, order, limit), w.args...)
 	if err != nil {
-		return Page{}, fmt.Errorf("list jobs: %w", s.away(err))
+		return Page{}, fmt.Errorf("list jobs: %w", err)
 	}
 	if limit == "" || len(jobs) <= f.Limit {
 		return Page{Jobs: jobs}, nil
@@ -140,7 +140,7 @@ func (s *sqlStore) Count(ctx context.Context, f Filter) (n int64, err error) {
 	w := s.where(f)
 	err = s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM worker_jobs "+w.String(), w.args...).Scan(&n)
 	if err != nil {
-		return 0, fmt.Errorf("count jobs: %w", s.away(err))
+		return 0, fmt.Errorf("count jobs: %w", err)
 	}
 	return n, nil
 }
@@ -167,14 +167,14 @@ func (s *sqlStore) Stats(ctx context.Context, at time.Time) (stats Stats, err er
 		WHERE `+owes).
 		Scan(&stats.Owed, s.dialect.timeColumn(&stats.OldestOwed), &stats.CancelsPending)
 	if err != nil {
-		return stats, fmt.Errorf("count what is owed: %w", s.away(err))
+		return stats, fmt.Errorf("count what is owed: %w", err)
 	}
 	err = s.db.QueryRowContext(ctx, `
 		SELECT MIN(COALESCE(last_synced_at, created_at)) FROM worker_jobs
 		WHERE trigger_run_id IS NOT NULL AND (finished IS NULL OR confirmed_at IS NULL) AND finished IS NULL`).
 		Scan(s.dialect.timeColumn(&stats.OldestSynced))
 	if err != nil {
-		return stats, fmt.Errorf("read sync lag: %w", s.away(err))
+		return stats, fmt.Errorf("read sync lag: %w", err)
 	}
 	return stats, nil
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -220,7 +219,7 @@ func (w postgresWriter) once(ctx context.Context, fn func(context.Context, *sql.
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", unsure(err))
 	}
-	return fmt.Errorf("commit: %w", err)
+	return nil
 }
 
 // unsure tells a commit without an answer from one that was refused. A server that is
@@ -278,7 +277,7 @@ func postgresBusy(err error) bool {
 		case "40", "53": // lost against others; full
 			return true
 		}
-		return lost(e.Code) || e.Code == "55P03" || e.Code == "25006" // a lock in time; a standby
+		return lost(e.Code) || e.Code == "55P03" || e.Code == "25006" || e.Code == "25P03" // a lock in time; a standby; frozen amid a transaction
 	}
 	var connect *pgconn.ConnectError
 	var network net.Error

@@ -27,7 +27,7 @@ func (s *sqlStore) Ripe(ctx context.Context, at time.Time, limit int) (ripe []Ri
 	} {
 		ids, soonest, err := s.ripen(ctx, r.where, r.when, at.Add(-r.late), limit)
 		if err != nil {
-			return nil, next, fmt.Errorf("read what is due by the clock: %w", s.away(err))
+			return nil, next, fmt.Errorf("read what is due by the clock: %w", err)
 		}
 		for _, id := range ids {
 			ripe = append(ripe, RipeRow{ID: id, Kind: r.kind})
@@ -68,7 +68,7 @@ func (s *sqlStore) Schedules(ctx context.Context) (jobs []job.Job, err error) {
 	defer done()
 	jobs, err = s.selectJobs(ctx, s.db, "WHERE finished IS NULL AND cron_schedule IS NOT NULL AND executor = 'trigger' AND fire_locally = FALSE ORDER BY id")
 	if err != nil {
-		return nil, fmt.Errorf("read schedules: %w", s.away(err))
+		return nil, fmt.Errorf("read schedules: %w", err)
 	}
 	return jobs, nil
 }
@@ -79,7 +79,7 @@ func (s *sqlStore) MissedRecurring(ctx context.Context, limit int) (jobs []job.J
 	defer done()
 	jobs, err = s.selectJobs(ctx, s.db, "WHERE finished IS NULL AND missed_at IS NOT NULL ORDER BY missed_at LIMIT $1", limit)
 	if err != nil {
-		return nil, fmt.Errorf("read recurring jobs that did not fire: %w", s.away(err))
+		return nil, fmt.Errorf("read recurring jobs that did not fire: %w", err)
 	}
 	return jobs, nil
 }
@@ -101,7 +101,7 @@ func (s *sqlStore) RecurringRow(ctx context.Context, id int64) (j job.Job, err e
 		jobs, err := s.selectJobs(ctx, s.db, fmt.Sprintf(`
 			WHERE %s cron_schedule IS NOT NULL AND (id = CAST($1 AS bigint) OR schedule_row = $1) ORDER BY id DESC LIMIT 1`, open), first)
 		if err != nil {
-			return job.Job{}, fmt.Errorf("read recurring job %d: %w", id, s.away(err))
+			return job.Job{}, fmt.Errorf("read recurring job %d: %w", id, err)
 		}
 		if len(jobs) > 0 {
 			return jobs[0], nil

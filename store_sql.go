@@ -376,7 +376,7 @@ func (s *sqlStore) History(ctx context.Context, id int64) (entries []Entry, err 
 		SELECT id, at, kind, source, COALESCE(from_state, ''), to_state, detail
 		FROM job_events WHERE job_id = $1 ORDER BY id`, id)
 	if err != nil {
-		return nil, fmt.Errorf("history of job %d: %w", id, s.away(err))
+		return nil, fmt.Errorf("history of job %d: %w", id, err)
 	}
 	defer rows.Close()
 	entries = []Entry{}
@@ -389,7 +389,7 @@ func (s *sqlStore) History(ctx context.Context, id int64) (entries []Entry, err 
 		e.Detail = json.RawMessage(detail)
 		entries = append(entries, e)
 	}
-	return entries, s.away(rows.Err())
+	return entries, rows.Err()
 }
 
 // owes selects the rows that owe a submit, a cancel or a change of their schedule, in
@@ -426,7 +426,7 @@ func (s *sqlStore) Owed(ctx context.Context, at time.Time, limit int) (ids []int
 			WHERE `+owes+` AND next_try_at <= $1 AND executor = 'trigger' AND lease_expires_at > $1) AS later`,
 		s.dialect.time(at)).Scan(s.dialect.timeColumn(&next))
 	if err != nil {
-		return nil, next, fmt.Errorf("read when the next is owed: %w", s.away(err))
+		return nil, next, fmt.Errorf("read when the next is owed: %w", err)
 	}
 	return ids, next, nil
 }
@@ -439,11 +439,11 @@ func (s *sqlStore) owed(ctx context.Context, when string, bound, at time.Time, l
 		ORDER BY next_try_at, id LIMIT $4`,
 		s.dialect.time(bound), s.dialect.time(at), s.dialect.time(at.Add(longestSend)), limit)
 	if err != nil {
-		return nil, fmt.Errorf("read what is owed: %w", s.away(err))
+		return nil, fmt.Errorf("read what is owed: %w", err)
 	}
 	ids, err := scanIDs(rows)
 	if err != nil {
-		return nil, fmt.Errorf("read what is owed: %w", s.away(err))
+		return nil, fmt.Errorf("read what is owed: %w", err)
 	}
 	return ids, nil
 }
@@ -457,7 +457,7 @@ func (s *sqlStore) Unsent(ctx context.Context) (ids []int64, err error) {
 		WHERE `+owes+` AND executor = 'trigger' AND trigger_run_id IS NULL
 		ORDER BY id`)
 	if err != nil {
-		return nil, fmt.Errorf("read jobs without a run: %w", s.away(err))
+		return nil, fmt.Errorf("read jobs without a run: %w", err)
 	}
 	if ids, err = scanIDs(rows); err != nil {
 		return nil, fmt.Errorf("read jobs without a run: %w", err)
@@ -479,18 +479,18 @@ func (s *sqlStore) Asked(ctx context.Context, after int64, limit int, orphans bo
 		  AND (`+open+`) AND id > $1
 		ORDER BY id LIMIT $2`, after, limit)
 	if err != nil {
-		return nil, fmt.Errorf("read unfinished runs: %w", s.away(err))
+		return nil, fmt.Errorf("read unfinished runs: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var j job.Job
 		if err := rows.Scan(&j.ID, &j.RunID, textColumn[job.Status]{&j.TriggerStatus}, s.dialect.timeColumn(&j.Due), s.dialect.timeColumn(&j.Created),
 			s.dialect.timeColumn(&j.Orphaned)); err != nil {
-			return nil, fmt.Errorf("read unfinished runs: %w", s.away(err))
+			return nil, fmt.Errorf("read unfinished runs: %w", err)
 		}
 		jobs = append(jobs, j)
 	}
-	return jobs, s.away(rows.Err())
+	return jobs, rows.Err()
 }
 
 // Remove is documented at Store.
@@ -585,7 +585,7 @@ func (s *sqlStore) Watch(id int64) (<-chan struct{}, func()) { return s.hub.watc
 
 func (s *sqlStore) Installation() string { return s.installation }
 
-func (s *sqlStore) Ping(ctx context.Context) error { return s.away(s.db.PingContext(ctx)) }
+func (s *sqlStore) Ping(ctx context.Context) error { return s.busyOr(s.db.PingContext(ctx)) }
 
 func (s *sqlStore) Close() error { return s.shut() }
 
