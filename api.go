@@ -27,7 +27,7 @@ type api struct {
 	token      tokens
 	hosts      allowedHosts
 	owner      string // names this process beside idempotency keys
-	unkept     unkeptReplies
+	underWay   keysUnderWay
 	draining   context.Context // ends when long polls must
 	failpoint  *failpoint
 	schemas    huma.Registry // of the request bodies, made by humaAPI

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -27,12 +26,9 @@ func (a *api) once(next http.Handler, w http.ResponseWriter, r *http.Request, bo
 	// The escaped path holds no space, so no two requests have one key.
 	key := ReplyKey(r.Method + " " + r.URL.EscapedPath() + " " + name)
 	sum := sha256.Sum256(body)
-	over := a.unkept.take(key)
-	kept, err := a.store.Reserve(r.Context(), Reservation{Key: key, Digest: hex.EncodeToString(sum[:]), Owner: a.owner, At: now(), Over: over})
+	kept, done, err := a.reserve(r.Context(), Reservation{Key: key, Digest: hex.EncodeToString(sum[:]), Owner: a.owner, At: now()})
+	defer done()
 	if err != nil {
-		if over || errors.Is(err, ErrUnsure) {
-			a.unkept.add(key)
-		}
 		writeProblem(w, problemOf(a.problem(err)))
 		return
 	}
@@ -62,34 +58,55 @@ func (a *api) keep(ctx context.Context, request Keyed, t *tape) {
 		}
 	}
 	if err := a.store.Keep(ctx, request, reply); err != nil {
-		a.unkept.add(request.Key)
 		a.log.Error("the reply to a request with an Idempotency-Key was not kept", "err", err)
 	}
 }
 
-// unkeptReplies are the keys whose requests are over although the database could not
-// take their replies: there they still look as if they were under way.
-type unkeptReplies struct {
+// reserve takes the key for a request; call done when that is over. That a key is free
+// is known from two sides: by others' requests from the database, and by those of this
+// process from underWay. The database may show a request of ours as under way that is
+// over, where it was lost just when it should have been told.
+func (a *api) reserve(ctx context.Context, r Reservation) (kept Reply, done func(), err error) {
+	r.Over = a.underWay.begin(r.Key)
+	kept, err = a.store.Reserve(ctx, r)
+	mine := r.Over
+	if err == nil && kept.Status == 0 && !mine { // it has ended meanwhile
+		if mine = a.underWay.begin(r.Key); !mine {
+			err = ErrReplyUnderWay
+		}
+	}
+	return kept, func() {
+		if mine {
+			a.underWay.end(r.Key)
+		}
+	}, err
+}
+
+// keysUnderWay are the keys whose requests this process is carrying out.
+type keysUnderWay struct {
 	mu   sync.Mutex
 	keys map[ReplyKey]bool
 }
 
-func (u *unkeptReplies) add(key ReplyKey) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.keys == nil {
-		u.keys = map[ReplyKey]bool{}
+// begin tells whether nobody here is carrying out a request with the key, and notes
+// that somebody is now.
+func (k *keysUnderWay) begin(key ReplyKey) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys[key] {
+		return false
 	}
-	u.keys[key] = true
+	if k.keys == nil {
+		k.keys = map[ReplyKey]bool{}
+	}
+	k.keys[key] = true
+	return true
 }
 
-// take strikes the key off; false when it is not there.
-func (u *unkeptReplies) take(key ReplyKey) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	is := u.keys[key]
-	delete(u.keys, key)
-	return is
+func (k *keysUnderWay) end(key ReplyKey) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.keys, key)
 }
 
 func replay(w http.ResponseWriter, kept Reply) {

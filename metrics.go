@@ -55,6 +55,7 @@ func (h *health) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
 	if err := h.store.Ping(ctx); err != nil {
+		w.Header().Set("Retry-After", "1")
 		writeJSON(w, http.StatusServiceUnavailable, readyView{Status: "not ready", Notes: []string{"the database does not answer"}, Instance: h.instance})
 		return
 	}
@@ -229,13 +230,22 @@ func oneIf(yes bool) int {
 	return 0
 }
 
+// metricsTimeout is below what Prometheus waits for by default, 10 s.
+const metricsTimeout = 9 * time.Second
+
 // metrics writes everything in Prometheus' text format. What the rows say is read
 // when it is asked for.
 func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
-	view, err := h.stats(r.Context())
-	leases, _, uncounted := h.store.Leases(r.Context(), now())
-	lead, unknown := h.store.Leader(r.Context())
-	if err := cmp.Or(err, uncounted, unknown); err != nil {
+	ctx, cancel := context.WithTimeout(r.Context(), metricsTimeout)
+	defer cancel()
+	view, err := h.stats(ctx)
+	if err != nil {
+		writeProblem(w, problemOf(err))
+		return
+	}
+	leases, _, uncounted := h.store.Leases(ctx, now())
+	lead, unknown := h.store.Leader(ctx)
+	if err := cmp.Or(uncounted, unknown); err != nil {
 		writeProblem(w, problemOf(err))
 		return
 	}
@@ -249,7 +259,7 @@ func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "sidejob_outbox_depth %d\nsidejob_outbox_oldest_seconds %g\n", view.Outbox.Depth, float64(view.Outbox.OldestMs)/1000)
 	fmt.Fprintf(w, "sidejob_cancels_pending %d\nsidejob_sync_lag_seconds %g\n", view.CancelsPending, float64(view.SyncLagMs)/1000)
 	fmt.Fprintf(w, "sidejob_trigger_up %d\nsidejob_breaker_open %d\nsidejob_uptime_seconds %g\n", up, paused, float64(view.UptimeMs)/1000)
-	fmt.Fprintf(w, "sidejob_recurring_missed %d\n", h.missedCount(r.Context()))
+	fmt.Fprintf(w, "sidejob_recurring_missed %d\n", h.missedCount(ctx))
 	fmt.Fprintf(w, "sidejob_build_info{version=%q} 1\n", version())
 	fmt.Fprintf(w, "sidejob_leases_held %d\n", leases)
 	fmt.Fprintf(w, "sidejob_leader %d\nsidejob_instances %d\n", oneIf(h.store.Alone() || lead.Owner == h.instance), lead.Instances)

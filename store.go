@@ -224,8 +224,8 @@ type Keyed struct {
 }
 
 // Reservation is a request about to be carried out by the process Owner. Digest is
-// of its body. Over says that this process knows of an earlier request with the key
-// that it is over, although its reply could not be kept.
+// of its body. Over says that this process carries out no earlier request with the key,
+// whatever the database says.
 type Reservation struct {
 	Key    ReplyKey
 	Digest string

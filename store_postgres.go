@@ -271,6 +271,10 @@ func thwarted(err error) bool {
 // postgresBusy tells a database that is away, full or in somebody else's hands from
 // one that refuses a statement. Codes: PostgreSQL's appendix A.
 func postgresBusy(err error) bool {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return true // whatever it says: one that is being restored does not even exist
+	}
 	var e *pgconn.PgError
 	if errors.As(err, &e) {
 		switch e.Code[:2] {
@@ -279,14 +283,13 @@ func postgresBusy(err error) bool {
 		}
 		return lost(e.Code) || e.Code == "55P03" || e.Code == "25006" || e.Code == "25P03" // a lock in time; a standby; frozen amid a transaction
 	}
-	var connect *pgconn.ConnectError
 	var network net.Error
 	for _, gone := range []error{ErrUnsure, net.ErrClosed, io.EOF, io.ErrUnexpectedEOF, sql.ErrConnDone, driver.ErrBadConn} {
 		if errors.Is(err, gone) {
 			return true
 		}
 	}
-	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err)
+	return errors.As(err, &network) || pgconn.SafeToRetry(err)
 }
 
 // listener wakes who watches this process's hub when others write rows.

@@ -49,8 +49,10 @@ func (s *sqlStore) reserve(ctx context.Context, tx *sql.Tx, r Reservation) (repl
 	case !status.Valid && owner == r.Owner && !r.Over:
 		return reply, ErrReplyUnderWay
 	}
-	if lives, err := s.ownerLives(ctx, tx, owner); err != nil || !status.Valid && lives {
-		return reply, cmp.Or(err, ErrReplyUnderWay)
+	if !status.Valid && owner != r.Owner {
+		if lives, err := s.ownerLives(ctx, tx, owner); err != nil || lives {
+			return reply, cmp.Or(err, ErrReplyUnderWay)
+		}
 	}
 	if jobIDs.Valid {
 		err = json.Unmarshal([]byte(jobIDs.String), &reply.JobIDs)
