@@ -68,20 +68,47 @@ func (a *api) scheduledBefore(ctx context.Context, id int64) (*jobOutput, error)
 func (a *api) awaitSubmit(ctx context.Context, out *jobOutput, settled <-chan settledSubmit, waitMs int) (*jobOutput, error) {
 	timer := time.NewTimer(time.Duration(waitMs) * time.Millisecond)
 	defer timer.Stop()
-	select {
-	case s := <-settled:
-		if s.refused != "" {
-			p := problemf(http.StatusUnprocessableEntity, "trigger_refused", "Trigger.dev refuses the job: %s", s.refused)
-			p.ID = s.job.ID
-			return nil, p
-		}
-		out.Body = viewJob(s.job, append(out.Body.Warnings, s.warnings...)...)
-	case <-timer.C:
-		return a.asItIs(ctx, out)
-	case <-a.draining.Done():
-	case <-ctx.Done():
+	var changed <-chan struct{}
+	if !a.store.Alone() { // another sidejob may send it
+		var stop func()
+		changed, stop = a.store.Watch(out.Body.ID)
+		defer stop()
 	}
+	for {
+		select {
+		case s := <-settled:
+			return answerSettled(out, s)
+		case <-changed:
+			if j, err := a.store.Get(ctx, out.Body.ID); err == nil && !j.Owes() {
+				return answerSettled(out, settledElsewhere(j))
+			}
+			continue
+		case <-timer.C:
+			return a.asItIs(ctx, out)
+		case <-a.draining.Done():
+		case <-ctx.Done():
+		}
+		return out, nil
+	}
+}
+
+func answerSettled(out *jobOutput, s settledSubmit) (*jobOutput, error) {
+	if s.refused != "" {
+		p := problemf(http.StatusUnprocessableEntity, "trigger_refused", "Trigger.dev refuses the job: %s", s.refused)
+		p.ID = s.job.ID
+		return nil, p
+	}
+	out.Body = viewJob(s.job, append(out.Body.Warnings, s.warnings...)...)
 	return out, nil
+}
+
+// settledElsewhere is what the row says of a submit that another sidejob has sent.
+func settledElsewhere(j job.Job) settledSubmit {
+	s := settledSubmit{job: j}
+	if j.Status() == job.Failed && j.RunID == "" {
+		s.refused = j.Error
+	}
+	return s
 }
 
 // asItIs shows the row when the wait is over: it may say by now why Trigger.dev was
