@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,23 @@ func TestPostgreSQLRefusesATableThatSidejobDidNotMake(t *testing.T) {
 	}
 }
 
+// untilListening waits until the store hears what the database tells.
+func (s storeTest) untilListening() {
+	s.Helper()
+	const someID = 4711
+	heard, stop := s.Watch(someID)
+	defer stop()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		s.hostExec(fmt.Sprintf("SELECT pg_notify(current_schema(), '%d')", someID))
+		select {
+		case <-heard:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	s.Fatal("nothing was heard within 10 s")
+}
+
 func TestPostgreSQLTellsOfRowsThatTheHostWrites(t *testing.T) {
 	store, host := openPostgresForTest(t)
 	s := storeTest{t, store, host}
@@ -119,7 +137,11 @@ func TestPostgreSQLTellsOfRowsThatTheHostWrites(t *testing.T) {
 			t.Fatalf("%s: nobody was told within 5 s", what)
 		}
 	}
-	await("listening begins")
+	s.untilListening()
+	select {
+	case <-owing: // listening has begun
+	default:
+	}
 	for _, end := range []func(*sql.Tx) error{(*sql.Tx).Rollback, (*sql.Tx).Commit} {
 		tx, err := host.BeginTx(context.Background(), nil)
 		if err != nil {
