@@ -26,7 +26,7 @@ type api struct {
 	triggerOn  bool
 	token      tokens
 	hosts      allowedHosts
-	owner      string // names this process beside idempotency keys
+	owner      string // names this process beside idempotency keys and in lease tokens
 	underWay   keysUnderWay
 	draining   context.Context // ends when long polls must
 	failpoint  *failpoint

@@ -5,7 +5,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -58,6 +61,7 @@ func (a *api) keep(ctx context.Context, request Keyed, t *tape) {
 		}
 	}
 	if err := a.store.Keep(ctx, request, reply); err != nil {
+		a.underWay.miss(request.Key)
 		a.log.Error("the reply to a request with an Idempotency-Key was not kept", "err", err)
 	}
 }
@@ -75,6 +79,9 @@ func (a *api) reserve(ctx context.Context, r Reservation) (kept Reply, done func
 			err = ErrReplyUnderWay
 		}
 	}
+	if errors.Is(err, ErrUnsure) {
+		a.underWay.miss(r.Key)
+	}
 	return kept, func() {
 		if mine {
 			a.underWay.end(r.Key)
@@ -84,8 +91,9 @@ func (a *api) reserve(ctx context.Context, r Reservation) (kept Reply, done func
 
 // keysUnderWay are the keys whose requests this process is carrying out.
 type keysUnderWay struct {
-	mu   sync.Mutex
-	keys map[ReplyKey]bool
+	mu     sync.Mutex
+	keys   map[ReplyKey]bool
+	missed map[ReplyKey]bool // see miss
 }
 
 // begin tells whether nobody here is carrying out a request with the key, and notes
@@ -100,6 +108,7 @@ func (k *keysUnderWay) begin(key ReplyKey) bool {
 		k.keys = map[ReplyKey]bool{}
 	}
 	k.keys[key] = true
+	delete(k.missed, key)
 	return true
 }
 
@@ -107,6 +116,39 @@ func (k *keysUnderWay) end(key ReplyKey) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.keys, key)
+}
+
+// miss notes a key that the database may show as under way although nobody here is at it.
+func (k *keysUnderWay) miss(key ReplyKey) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.missed == nil {
+		k.missed = map[ReplyKey]bool{}
+	}
+	k.missed[key] = true
+}
+
+// takeMissed are the keys noted so since it was asked last.
+func (k *keysUnderWay) takeMissed() []ReplyKey {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	taken := slices.Collect(maps.Keys(k.missed))
+	clear(k.missed)
+	return taken
+}
+
+// giveBackMissed frees the keys of requests that are over: where several sidejobs share
+// the database, the caller may come again to another one, which cannot know.
+func (a *api) giveBackMissed(ctx context.Context) {
+	for _, key := range a.underWay.takeMissed() {
+		if !a.underWay.begin(key) {
+			continue // its caller has come again
+		}
+		if err := a.store.Keep(ctx, Keyed{key, a.owner}, Reply{}); err != nil {
+			a.underWay.miss(key)
+		}
+		a.underWay.end(key)
+	}
 }
 
 func replay(w http.ResponseWriter, kept Reply) {

@@ -30,11 +30,12 @@ type leaseRequest struct {
 	LeaseMs int64  `json:"leaseMs,omitempty" minimum:"1000" maximum:"3600000" default:"60000" doc:"How long the job is the worker's, and what each heartbeat adds, in milliseconds"`
 }
 
-func (r leaseRequest) lease() job.Lease {
+// lease gives a token that begins with the name of the process that hands it out.
+func (r leaseRequest) lease(owner string) job.Lease {
 	if r.LeaseMs == 0 {
 		r.LeaseMs = time.Minute.Milliseconds()
 	}
-	return job.Lease{Token: uuid.NewString(), Owner: r.Worker, For: time.Duration(r.LeaseMs) * time.Millisecond}
+	return job.Lease{Token: owner + "." + uuid.NewString(), Owner: r.Worker, For: time.Duration(r.LeaseMs) * time.Millisecond}
 }
 
 // claimRequest asks for work.
@@ -47,7 +48,7 @@ type claimRequest struct {
 }
 
 // claim is the request as the store takes it.
-func (r claimRequest) claim() (Claim, error) {
+func (r claimRequest) claim(owner string) (Claim, error) {
 	for _, builtin := range builtinTypes() {
 		if slices.Contains(r.Types, builtin) {
 			return Claim{}, wrongMember("body.types", "%s is built in: sidejob carries it out itself, with WORKER_COUNT workers", builtin)
@@ -55,7 +56,7 @@ func (r claimRequest) claim() (Claim, error) {
 	}
 	types := slices.Compact(slices.Sorted(slices.Values(r.Types)))
 	return Claim{
-		Types: types, NotTypes: builtinTypes(), Limit: max(r.Limit, 1), Lease: leaseRequest{r.Worker, r.LeaseMs}.lease(),
+		Types: types, NotTypes: builtinTypes(), Limit: max(r.Limit, 1), Lease: leaseRequest{r.Worker, r.LeaseMs}.lease(owner),
 	}, nil
 }
 
@@ -84,7 +85,7 @@ func (a *api) claimJobs(ctx context.Context, in *struct{ Body *claimRequest }) (
 	if in.Body != nil {
 		request = *in.Body
 	}
-	want, err := request.claim()
+	want, err := request.claim(a.owner)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +132,7 @@ func (a *api) startJob(ctx context.Context, in *struct {
 	if slices.Contains(builtinTypes(), j.Type) {
 		return nil, problemf(http.StatusConflict, "built_in", "%s is built in: sidejob carries it out itself, with WORKER_COUNT workers", j.Type)
 	}
-	jobs, err := a.store.Claim(ctx, Claim{At: now(), ID: in.ID, Limit: 1, Lease: request.lease()})
+	jobs, err := a.store.Claim(ctx, Claim{At: now(), ID: in.ID, Limit: 1, Lease: request.lease(a.owner)})
 	if err != nil {
 		return nil, a.problem(err)
 	}

@@ -243,7 +243,7 @@ func (h *health) metrics(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemOf(err))
 		return
 	}
-	leases, _, uncounted := h.store.Leases(ctx, now())
+	leases, _, uncounted := h.store.Leases(ctx, now(), "")
 	lead, unknown := h.store.Leader(ctx)
 	if err := cmp.Or(uncounted, unknown); err != nil {
 		writeProblem(w, problemOf(err))

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -42,4 +44,135 @@ func TestAReplyHasWhatCameOfASubmitThatAnotherReplicaSent(t *testing.T) {
 	if took := time.Since(begun); took > 8*time.Second {
 		t.Errorf("the two replies took %s, want each as soon as it is known", took)
 	}
+}
+
+func withoutTrigger() worldOption { return withConfig(func(c *config) { c.triggerOn = false }) }
+
+// gatedStore has whoever schedules wait at a gate, as one does that is frozen.
+type gatedStore struct {
+	Store
+	came, gate chan struct{}
+}
+
+// Schedule implements Store.
+func (g gatedStore) Schedule(ctx context.Context, orders []Order, request Keyed) ([]Placed, error) {
+	close(g.came)
+	<-g.gate
+	return g.Store.Schedule(ctx, orders, request)
+}
+
+func TestARequestUnderWayIsNotTakenOverFromAReplicaThatLives(t *testing.T) {
+	one, other := newPair(t, withoutTrigger())
+	gated := gatedStore{one.srv.api.store, make(chan struct{}), make(chan struct{})}
+	one.srv.api.store = gated
+	first := make(chan answer, 1)
+	go func() { first <- one.keyed("k", "/api/jobs", `{"type":"work"}`) }()
+	<-gated.came
+	wantProblem(t, "while it is under way", other.keyed("k", "/api/jobs", `{"type":"work"}`), 409, "idempotency_in_progress")
+	close(gated.gate)
+	wantReplay(t, "when it is over", <-first, other.keyed("k", "/api/jobs", `{"type":"work"}`))
+}
+
+func TestARequestTakenOverFromAFrozenReplicaMakesOneJob(t *testing.T) {
+	one, other := newPair(t, withoutTrigger())
+	gated := gatedStore{one.srv.api.store, make(chan struct{}), make(chan struct{})}
+	one.srv.api.store = gated
+	woken := make(chan answer, 1)
+	go func() { woken <- one.keyed("k", "/api/jobs", `{"type":"work"}`) }()
+	<-gated.came
+	if err := one.srv.store.Leave(t.Context(), one.srv.api.owner); err != nil { // as if not seen for long
+		t.Fatal(err)
+	}
+	made := other.keyed("k", "/api/jobs", `{"type":"work"}`)
+	close(gated.gate)
+	wantProblem(t, "the one that wakes", <-woken, 409, "idempotency_in_progress")
+	wantReplay(t, "from then on", made, other.keyed("k", "/api/jobs", `{"type":"work"}`))
+	if n := other.countAll(); n != 1 {
+		t.Errorf("there are %d jobs, want 1", n)
+	}
+}
+
+func TestAKeyThatCouldNotBeGivenBackIsSoonFreeToTheOtherReplica(t *testing.T) {
+	one, other := newPair(t, withoutTrigger())
+	whole := one.srv.api.store
+	one.srv.api.store = fullStore{stubbornStore{whole}}
+	wantProblem(t, "while the database is away", one.keyed("k", "/api/jobs", `{"type":"work"}`), 503, "database_unavailable")
+	wantProblem(t, "at once", other.keyed("k", "/api/jobs", `{"type":"work"}`), 409, "idempotency_in_progress")
+	one.srv.api.store = whole
+	for end := time.Now().Add(3 * attendEvery); ; pause(t.Context(), 50*time.Millisecond) {
+		r := other.keyed("k", "/api/jobs", `{"type":"work"}`)
+		if r.status == http.StatusCreated {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s later: %d %s, want the job made", 3*attendEvery, r.status, r.body)
+		}
+	}
+}
+
+// leaves begins the shutdown; over is closed when it has ended.
+func (w *world) leaves() (over chan struct{}) {
+	over = make(chan struct{})
+	srv := w.srv
+	w.srv = nil
+	go func() {
+		defer close(over)
+		if err := srv.shutdown(); err != nil {
+			w.t.Errorf("shut the server down: %v", err)
+		}
+	}()
+	return over
+}
+
+func wantOver(t *testing.T, what string, over <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-over:
+	case <-time.After(10 * time.Second):
+		t.Errorf("%s: it has not left within 10 s", what)
+	}
+}
+
+func wantNotOver(t *testing.T, what string, over <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-over:
+		t.Errorf("%s: it has left, want it to wait", what)
+	case <-time.After(300 * time.Millisecond):
+	}
+}
+
+func TestAReplicaThatDrainsWaitsForWhatItHasHandedOut(t *testing.T) {
+	one, other := newPair(t, withoutTrigger(), withConfig(func(c *config) { c.drain = time.Minute }))
+	one.schedule(`{"type":"a"}`)
+	one.schedule(`{"type":"b"}`)
+	mine, theirs := one.claimOne(`{"types":["a"]}`), other.claimOne(`{"types":["b"]}`)
+	srv := one.srv
+	over := one.leaves()
+	wantNotOver(t, "while its worker holds a job", over)
+	if r := callHandler(t, srv.private, "POST", fmt.Sprintf("/api/jobs/%d/complete", mine.ID), withToken(mine.LeaseToken)); r.status != 200 {
+		t.Errorf("complete: %d %s", r.status, r.body)
+	}
+	wantOver(t, "when only the other one's worker holds a job", over)
+
+	srv = other.srv
+	over = other.leaves()
+	wantNotOver(t, "the last one", over)
+	callHandler(t, srv.private, "POST", fmt.Sprintf("/api/jobs/%d/complete", theirs.ID), withToken(theirs.LeaseToken))
+	wantOver(t, "the last one when no job is held", over)
+}
+
+func TestTheLastReplicaWaitsForWhatAnotherHasHandedOut(t *testing.T) {
+	one, other := newPair(t, withoutTrigger(), withConfig(func(c *config) { c.drain = time.Minute }))
+	one.schedule(`{"type":"work"}`)
+	j := one.claimOne(`{}`)
+	one.srv.cfg.drain = 0 // it is in a hurry
+	wantOver(t, "in a hurry", one.leaves())
+	srv := other.srv
+	over := other.leaves()
+	wantNotOver(t, "the last one", over)
+	if r := callHandler(t, srv.private, "POST", fmt.Sprintf("/api/jobs/%d/complete", j.ID), withToken(j.LeaseToken)); r.status != 200 {
+		t.Errorf("complete: %d %s", r.status, r.body)
+	}
+	wantOver(t, "when no job is held", over)
 }

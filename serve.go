@@ -60,6 +60,7 @@ type server struct {
 	drain, stop       context.CancelFunc
 	work              sync.WaitGroup // goroutines of the rooms
 	sent              chan struct{}  // closed when the last send is over
+	left              chan struct{}  // closed when the other sidejobs know that this one leaves
 	listeners         []*http.Server
 	serving           sync.WaitGroup
 }
@@ -71,11 +72,11 @@ func newServer(ctx context.Context, cfg config, log *slog.Logger) (*server, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &server{cfg: cfg, log: log, store: store, sent: make(chan struct{})}
+	s := &server{cfg: cfg, log: log, store: store, sent: make(chan struct{}), left: make(chan struct{})}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	if err = s.assemble(); err == nil {
-		err = errors.Join(s.workers.order(ctx), s.lookout.remember(ctx))
+		err = errors.Join(s.store.Attend(ctx, s.api.owner), s.workers.order(ctx), s.lookout.remember(ctx))
 	}
 	if err != nil {
 		s.drain()
@@ -180,6 +181,10 @@ func (s *server) start() {
 		defer close(s.sent)
 		s.outbox.run(s.stopped, s.draining)
 	})
+	s.work.Go(func() {
+		defer close(s.left)
+		s.attend(s.draining)
+	})
 	s.work.Go(func() { s.clockwork.run(s.draining) })
 	s.work.Go(func() { s.workers.run(s.draining) })
 	if s.cfg.triggerOn {
@@ -187,6 +192,31 @@ func (s *server) start() {
 		s.work.Go(func() { s.leadership.run(s.draining) })
 	}
 }
+
+// attend has the other sidejobs on the database know that this one lives, and what it
+// holds for nobody any more, until ctx ends; then, that it leaves.
+func (s *server) attend(ctx context.Context) {
+	if s.store.Alone() {
+		return
+	}
+	for ctx.Err() == nil {
+		pause(ctx, attendEvery)
+		s.unheard(s.store.Attend(ctx, s.api.owner))
+		s.api.giveBackMissed(ctx)
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	s.unheard(s.store.Leave(last, s.api.owner))
+}
+
+func (s *server) unheard(err error) {
+	if err != nil {
+		s.log.Debug("the other sidejobs do not hear of this one", "category", "server", "err", err)
+	}
+}
+
+// attendEvery is well below aliveWithin.
+const attendEvery = 3 * time.Second
 
 // lead does what one sidejob of those on a database does, until ctx ends.
 func (s *server) lead(ctx context.Context) {
@@ -252,14 +282,19 @@ func (s *server) shutdown() error {
 	return errors.Join(append(errs, s.store.Close())...)
 }
 
-// awaitLeases waits until no worker holds a job any more. A lease that has run out is
-// lost at the next start.
+// awaitLeases waits until no worker holds a job that this sidejob has handed out, and
+// where no other one is left to hear of them, until none holds any. A lease that has
+// run out is lost at the next start.
 func (s *server) awaitLeases(deadline context.Context) {
 	log := category(s.log, "server")
+	select {
+	case <-s.left:
+	case <-deadline.Done():
+	}
 	changed, stop := s.store.Watch(everyJob)
 	defer stop()
 	for {
-		held, until, err := s.store.Leases(context.WithoutCancel(deadline), now())
+		held, until, err := s.leasesToAwait(context.WithoutCancel(deadline))
 		switch {
 		case err != nil:
 			log.Error("cannot see whether workers hold jobs", "err", err)
@@ -272,6 +307,17 @@ func (s *server) awaitLeases(deadline context.Context) {
 		}
 		waitUntil(deadline, until, changed)
 	}
+}
+
+func (s *server) leasesToAwait(ctx context.Context) (held int64, until time.Time, err error) {
+	others, err := s.store.Others(ctx, s.api.owner)
+	if err != nil {
+		return 0, until, err
+	}
+	if others {
+		return s.store.Leases(ctx, now(), s.api.owner+".")
+	}
+	return s.store.Leases(ctx, now(), "")
 }
 
 // addressOf is a server's address as people type it.

@@ -68,9 +68,9 @@ type Store interface {
 	// NextClaimable returns when the next job that the claim could take becomes due
 	// after its time; zero when there is none.
 	NextClaimable(ctx context.Context, c Claim) (time.Time, error)
-	// Leases counts the workers' leases that have not run out at that time, and says
-	// when the last of them will.
-	Leases(ctx context.Context, at time.Time) (held int64, until time.Time, err error)
+	// Leases counts the workers' leases that have not run out at that time and whose
+	// token begins so, and says when the last of them will.
+	Leases(ctx context.Context, at time.Time, token string) (held int64, until time.Time, err error)
 	// Ripe returns what the clock alone makes happen by that time, at most limit of
 	// each kind: leases that have run out, schedules to be fired here, occurrences
 	// that have not begun; and when there is more.
@@ -109,6 +109,11 @@ type Store interface {
 	Leader(ctx context.Context) (Leader, error)
 	// Resign gives the lead up, if the owner has it.
 	Resign(ctx context.Context, owner string) error
+	// Attend notes that a process uses the database, which it must say again every few
+	// seconds; Leave, that it will not any more. Others tells whether another one does.
+	Attend(ctx context.Context, owner string) error
+	Leave(ctx context.Context, owner string) error
+	Others(ctx context.Context, owner string) (bool, error)
 
 	Stats(ctx context.Context, at time.Time) (Stats, error)
 	// Watch returns a channel that gets a value soon after every commit that changed

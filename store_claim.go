@@ -138,12 +138,13 @@ func (s *sqlStore) NextClaimable(ctx context.Context, c Claim) (next time.Time, 
 }
 
 // Leases is documented at Store.
-func (s *sqlStore) Leases(ctx context.Context, at time.Time) (held int64, until time.Time, err error) {
+func (s *sqlStore) Leases(ctx context.Context, at time.Time, token string) (held int64, until time.Time, err error) {
 	ctx, done := s.reading(ctx, &err)
 	defer done()
 	err = s.db.QueryRowContext(ctx, `
 		SELECT COUNT(*), MAX(lease_expires_at) FROM worker_jobs
-		WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NOT NULL AND lease_expires_at > $1`, s.dialect.time(at)).
+		WHERE finished IS NULL AND executor = 'internal' AND lease_token IS NOT NULL AND lease_expires_at > $1
+		  AND lease_token LIKE CAST($2 AS text) || '%'`, s.dialect.time(at), token).
 		Scan(&held, s.dialect.timeColumn(&until))
 	if err != nil {
 		return 0, until, fmt.Errorf("count leases: %w", err)

@@ -216,11 +216,11 @@ func testClaim(promise promise) {
 
 	promise("leases that hold are counted, and how long the last of them does", func(s storeTest) {
 		s.jobInEachState() // one is leased, from 10 ms on for a minute
-		held, until, err := s.Leases(s.Context(), s.at(60_009))
+		held, until, err := s.Leases(s.Context(), s.at(60_009), "")
 		if held != 1 || !until.Equal(s.at(60_010)) || err != nil {
 			s.Errorf("got %d until %s, error %v; want one", held, until, err)
 		}
-		if held, until, err = s.Leases(s.Context(), s.at(60_010)); held != 0 || !until.IsZero() || err != nil {
+		if held, until, err = s.Leases(s.Context(), s.at(60_010), ""); held != 0 || !until.IsZero() || err != nil {
 			s.Errorf("when it has run out: got %d until %s, error %v; want none", held, until, err)
 		}
 	})

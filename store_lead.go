@@ -20,15 +20,7 @@ func (s *sqlStore) Lead(ctx context.Context, owner string, life time.Duration) (
 	}
 	seconds := life.Seconds()
 	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `
-			INSERT INTO instances (id, seen_at) VALUES ($1, now()) ON CONFLICT (id) DO UPDATE SET seen_at = now()`, owner)
-		if err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, "DELETE FROM instances WHERE seen_at < now() - interval '1 day'"); err != nil {
-			return err
-		}
-		err = tx.QueryRowContext(ctx, `
+		err := tx.QueryRowContext(ctx, `
 			INSERT INTO lead (owner, term, expires_at) VALUES ($1, 1, now() + make_interval(secs => $2))
 			ON CONFLICT (one) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at,
 				term = lead.term + CASE WHEN lead.owner = excluded.owner AND lead.expires_at > now() THEN 0 ELSE 1 END
@@ -67,22 +59,55 @@ func leaderOf(ctx context.Context, q queryer) (l Leader, err error) {
 	return l, nil
 }
 
-// Resign is documented at Store. It takes the instance from the table as well.
+// Resign is documented at Store.
 func (s *sqlStore) Resign(ctx context.Context, owner string) error {
+	return s.sharing(ctx, "give up the lead", owner, "UPDATE lead SET expires_at = now() WHERE owner = $1")
+}
+
+// Attend is documented at Store. It forgets who has not been seen for a day.
+func (s *sqlStore) Attend(ctx context.Context, owner string) error {
+	return s.sharing(ctx, "say that this sidejob lives", owner,
+		"INSERT INTO instances (id, seen_at) VALUES ($1, now()) ON CONFLICT (id) DO UPDATE SET seen_at = now()",
+		"DELETE FROM instances WHERE seen_at < now() - interval '1 day' AND id <> $1")
+}
+
+// Leave is documented at Store.
+func (s *sqlStore) Leave(ctx context.Context, owner string) error {
+	return s.sharing(ctx, "say that this sidejob leaves", owner, "DELETE FROM instances WHERE id = $1")
+}
+
+// sharing writes what matters only where several processes share the database.
+func (s *sqlStore) sharing(ctx context.Context, what, owner string, statements ...string) error {
 	if !s.dialect.shared {
 		return nil
 	}
 	err := s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "UPDATE lead SET expires_at = now() WHERE owner = $1", owner)
-		if err == nil {
-			_, err = tx.ExecContext(ctx, "DELETE FROM instances WHERE id = $1", owner)
+		for _, text := range statements {
+			if _, err := tx.ExecContext(ctx, text, owner); err != nil {
+				return err
+			}
 		}
-		return err
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("give up the lead: %w", s.busyOr(err))
+		return fmt.Errorf("%s: %w", what, s.busyOr(err))
 	}
 	return nil
+}
+
+// Others is documented at Store.
+func (s *sqlStore) Others(ctx context.Context, owner string) (others bool, err error) {
+	if !s.dialect.shared {
+		return false, nil
+	}
+	ctx, done := s.reading(ctx, &err)
+	defer done()
+	err = s.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM instances WHERE id <> $1 AND seen_at > now() - make_interval(secs => $2))",
+		owner, aliveWithin.Seconds()).Scan(&others)
+	if err != nil {
+		return false, fmt.Errorf("see who else uses the database: %w", err)
+	}
+	return others, nil
 }
 
 // checkTerm refuses a write that belongs to a term which is over. The row is held

@@ -57,7 +57,7 @@ func TestPostgreSQLThatIsLostIsBusyForEachCall(t *testing.T) {
 		"asked":          func() error { _, err := s.Asked(ctx, 0, 10, true); return err },
 		"claim":          func() error { _, err := s.Claim(ctx, Claim{At: at, Limit: 1}); return err },
 		"next claimable": func() error { _, err := s.NextClaimable(ctx, Claim{At: at}); return err },
-		"leases":         func() error { _, _, err := s.Leases(ctx, at); return err },
+		"leases":         func() error { _, _, err := s.Leases(ctx, at, ""); return err },
 		"ripe":           func() error { _, _, err := s.Ripe(ctx, at, 10); return err },
 		"schedules":      func() error { _, err := s.Schedules(ctx); return err },
 		"recurring row":  func() error { _, err := s.RecurringRow(ctx, id); return err },
@@ -68,6 +68,8 @@ func TestPostgreSQLThatIsLostIsBusyForEachCall(t *testing.T) {
 		},
 		"keep":   func() error { return s.Keep(ctx, mine("key"), Reply{}) },
 		"lead":   func() error { _, err := s.Lead(ctx, "me", time.Minute); return err },
+		"attend": func() error { return s.Attend(ctx, "me") },
+		"others": func() error { _, err := s.Others(ctx, "me"); return err },
 		"leader": func() error { _, err := s.Leader(ctx); return err },
 		"stats":  func() error { _, err := s.Stats(ctx, at); return err },
 	} {
