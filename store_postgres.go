@@ -90,6 +90,11 @@ func (c postgresConfig) dialect(host map[string]hostColumn) dialect {
 	}
 }
 
+// frozenAfter is how long a transaction may wait for its next statement. Nothing waits
+// within one here, so its process is frozen or its machine gone; what it has locked, the
+// lead for instance, is then free again before its lead is over.
+const frozenAfter = 5 * time.Second
+
 // connection reads the URL. Every connection finds sidejob's tables before the
 // host's, for which host is the search path, and gives up on what takes too long.
 func (c postgresConfig) connection() (config *pgx.ConnConfig, host string, err error) {
@@ -102,9 +107,9 @@ func (c postgresConfig) connection() (config *pgx.ConnConfig, host string, err e
 		host = `"$user", public`
 	}
 	set["search_path"] = c.schema + ", " + host
-	ms := strconv.FormatInt(c.timeout.Milliseconds(), 10)
+	ms := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 	for name, value := range map[string]string{
-		"application_name": "sidejob", "statement_timeout": ms, "idle_in_transaction_session_timeout": ms,
+		"application_name": "sidejob", "statement_timeout": ms(c.timeout), "idle_in_transaction_session_timeout": ms(frozenAfter),
 	} {
 		if set[name] == "" {
 			set[name] = value

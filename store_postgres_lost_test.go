@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strconv"
 	"testing"
 	"time"
 
@@ -156,5 +157,53 @@ func TestPostgreSQLEndsTheTransactionOfAFrozenProcess(t *testing.T) {
 	})
 	if !errors.Is(err, ErrBusy) || errors.Is(err, sql.ErrNoRows) {
 		t.Errorf("got error %v, want ErrBusy", err)
+	}
+}
+
+// TestPostgreSQLWaitsNotLongForALeaderThatIsFrozen has a leader stop in the midst of a
+// write, with the lead locked.
+func TestPostgreSQLWaitsNotLongForALeaderThatIsFrozen(t *testing.T) {
+	_, config := throwAwayCluster().freshSchemas(t)
+	set, _, err := config.connection()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ms, err := strconv.Atoi(set.RuntimeParams["idle_in_transaction_session_timeout"]); err != nil || time.Duration(ms)*time.Millisecond > leadLife/2 {
+		t.Errorf("a frozen transaction is ended after %d ms, error %v; want that well before the lead is over", ms, err)
+	}
+	config.url = withParameter(config.url, "idle_in_transaction_session_timeout", "300")
+	store, err := openPostgres(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { mustClose(t, store) })
+	term, err := store.Lead(t.Context(), "frozen", 100*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := make(chan struct{})
+	written := make(chan error, 1)
+	go func() {
+		written <- store.commit(withTerm(t.Context(), term), func(ctx context.Context, tx *sql.Tx) error {
+			<-taken
+			_, err := tx.ExecContext(ctx, "DELETE FROM worker_jobs")
+			return err
+		})
+	}()
+	for end := time.Now().Add(5 * time.Second); ; pause(t.Context(), 20*time.Millisecond) {
+		if next, err := store.Lead(t.Context(), "next", time.Minute); err != nil || next == term+1 {
+			if err != nil {
+				t.Errorf("ask for the lead: %v", err)
+			}
+			break
+		}
+		if time.Now().After(end) {
+			t.Error("nobody else leads within 5 s")
+			break
+		}
+	}
+	close(taken)
+	if err := <-written; !errors.Is(err, ErrBusy) {
+		t.Errorf("what the frozen one writes: got error %v, want ErrBusy", err)
 	}
 }
