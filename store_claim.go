@@ -130,7 +130,7 @@ func (s *sqlStore) NextClaimable(ctx context.Context, c Claim) (next time.Time, 
 			"SELECT MIN(due) AS at FROM worker_jobs WHERE "+free+" AND due > $1"+of,
 			"SELECT MIN(next_try_at) FROM worker_jobs WHERE "+free+" AND next_try_at > $1"+of)
 	}
-	err = s.db.QueryRowContext(ctx, "SELECT MIN(at) FROM ("+strings.Join(times, " UNION ALL ")+") AS later", args...).Scan(s.dialect.timeColumn(&next))
+	err = s.db.QueryRowContext(ctx, "SELECT MIN(at) FROM ("+strings.Join(times, " UNION ALL ")+") AS later", args...).Scan(s.dialect.momentColumn(&next))
 	if err != nil {
 		return next, fmt.Errorf("read when the next job may be claimed: %w", err)
 	}

@@ -156,6 +156,21 @@ func (c timeColumn) Scan(v any) error {
 	return nil
 }
 
+// momentColumn is a time at which there will be something to do. It is read at full
+// milliseconds, as sidejob looks: who looks in the one in which a finer time falls, a
+// host's perhaps, finds nothing yet.
+type momentColumn struct{ timeColumn }
+
+func (d dialect) momentColumn(t *time.Time) momentColumn { return momentColumn{d.timeColumn(t)} }
+
+func (c momentColumn) Scan(v any) error {
+	err := c.timeColumn.Scan(v)
+	if full := toMilli(*c.t); full.Before(*c.t) {
+		*c.t = full.Add(time.Millisecond)
+	}
+	return err
+}
+
 func (c timeColumn) Value() (driver.Value, error) {
 	if c.t.IsZero() {
 		return c.zero, nil

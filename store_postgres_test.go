@@ -160,3 +160,28 @@ func TestPostgreSQLTellsOfRowsThatTheHostWrites(t *testing.T) {
 	s.hostExec("UPDATE worker_jobs SET cancel_requested = TRUE")
 	await("a cancel of the host")
 }
+
+// PostgreSQL keeps a host's times, such as its now(), to the microsecond.
+func TestPostgreSQLTellsTheMillisecondAtWhichAFinerTimeHasPassed(t *testing.T) {
+	store, host := openPostgresForTest(t)
+	s := storeTest{t, store, host}
+	fine := s.at(10).Add(351 * time.Microsecond)
+	s.hostExec("INSERT INTO worker_jobs (tag, type, due) VALUES ('tag', 'work', " + s.literal(fine) + ")")
+	s.same("when it may be claimed", s.nextClaimable(s.asks(10, 1)), s.at(11))
+	s.same("claimed then", len(s.claimed(s.asks(11, 1))), 1)
+
+	s.hostExec("INSERT INTO worker_jobs (tag, type, due, executor, cron_schedule, fire_locally) VALUES ('tag', 'work', " + s.literal(fine) + ", 'trigger', '0 0 * * *', TRUE)")
+	s.wantRipe("before it fires", 10, s.at(11))
+	fires, _ := s.ripe(11, 10)
+	s.same("what fires then", fires, []string{"fired 2"})
+
+	s.happen(s.put(job.Trigger, "tag").ID, job.Event{Kind: job.Unreached, At: s.at(0), NextTry: fine})
+	_, next, err := store.Owed(t.Context(), s.at(10), 10)
+	if err != nil || !next.Equal(s.at(11)) {
+		t.Errorf("owed next at %s, error %v; want %s", next, err, s.at(11))
+	}
+	ids, _, err := store.Owed(t.Context(), s.at(11), 10)
+	if err != nil || len(ids) != 1 {
+		t.Errorf("owed then: %v, error %v; want one", ids, err)
+	}
+}

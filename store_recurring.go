@@ -58,7 +58,7 @@ func (s *sqlStore) ripen(ctx context.Context, where, when string, at time.Time, 
 		return nil, next, err
 	}
 	err = s.db.QueryRowContext(ctx, fmt.Sprintf("SELECT MIN(%s) FROM worker_jobs WHERE %s AND %s > $1", when, where, when), args[0]).
-		Scan(s.dialect.timeColumn(&next))
+		Scan(s.dialect.momentColumn(&next))
 	return ids, next, err
 }
 

@@ -424,7 +424,7 @@ func (s *sqlStore) Owed(ctx context.Context, at time.Time, limit int) (ids []int
 			UNION ALL
 			SELECT MIN(lease_expires_at) FROM worker_jobs
 			WHERE `+owes+` AND next_try_at <= $1 AND executor = 'trigger' AND lease_expires_at > $1) AS later`,
-		s.dialect.time(at)).Scan(s.dialect.timeColumn(&next))
+		s.dialect.time(at)).Scan(s.dialect.momentColumn(&next))
 	if err != nil {
 		return nil, next, fmt.Errorf("read when the next is owed: %w", err)
 	}
