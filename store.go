@@ -200,7 +200,7 @@ type Filter struct {
 // Cursor is where a page ends. The zero Cursor is the beginning.
 type Cursor struct {
 	ID  int64 `json:"i"`
-	Due int64 `json:"d,omitempty"` // milliseconds
+	Due int64 `json:"d,omitempty"` // microseconds: a host's times are as fine
 }
 
 // Page is one page of a list. Next is zero on the last one.

@@ -108,7 +108,7 @@ func (s *sqlStore) List(ctx context.Context, f Filter) (page Page, err error) {
 	switch {
 	case f.Cursor.ID == 0:
 	case f.ByDue:
-		due := s.dialect.time(time.UnixMilli(f.Cursor.Due))
+		due := s.dialect.time(time.UnixMicro(f.Cursor.Due))
 		w.add("due > ? OR (due = ? AND id > CAST(? AS bigint))", due, due, f.Cursor.ID)
 	default:
 		w.add("id < CAST(? AS bigint)", f.Cursor.ID)
@@ -128,7 +128,7 @@ func (s *sqlStore) List(ctx context.Context, f Filter) (page Page, err error) {
 	last := jobs[f.Limit-1]
 	next := Cursor{ID: last.ID}
 	if f.ByDue {
-		next.Due = last.Due.UnixMilli()
+		next.Due = last.Due.UnixMicro()
 	}
 	return Page{Jobs: jobs[:f.Limit], Next: next}, nil
 }

@@ -185,3 +185,20 @@ func TestPostgreSQLTellsTheMillisecondAtWhichAFinerTimeHasPassed(t *testing.T) {
 		t.Errorf("owed then: %v, error %v; want one", ids, err)
 	}
 }
+
+func TestPostgreSQLPagesThroughRowsThatTheHostMadeAtOnce(t *testing.T) {
+	store, host := openPostgresForTest(t)
+	s := storeTest{t, store, host}
+	s.hostExec("INSERT INTO worker_jobs (tag, type, due) SELECT 'tag', 'work', " + s.literal(s.at(10).Add(351*time.Microsecond)) + " FROM generate_series(1, 5)")
+	var seen []int64
+	f := Filter{ByDue: true, Limit: 2}
+	for range 3 {
+		page, err := store.List(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen, f.Cursor = append(seen, jobIDs(page.Jobs)...), page.Next
+	}
+	s.same("jobs over three pages", seen, []int64{1, 2, 3, 4, 5})
+	s.same("the cursor of the last page", f.Cursor, Cursor{})
+}
