@@ -38,7 +38,7 @@ func TestAClockSetBackHoldsNothingUp(t *testing.T) {
 				s.up()
 				jobs = c.leave(s)
 				s.kill()
-				s.copyDatabase(filepath.Join(dir, "left.db"))
+				copySQLite(s.t, s.cfg.database, filepath.Join(dir, "left.db"))
 				// Trigger.dev's clock is right, and goes on in the next life.
 				callHandler(s.t, s.emu, "POST", "/emulator/advance", map[string]any{"ms": (25 * time.Hour).Milliseconds()})
 			})

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +28,8 @@ type world struct {
 	log  *sharedText
 	mock emulator.Config
 	hook bool // the emulator posts events
+
+	engine engine
 
 	assembled func(*server) // sees each server before it starts
 }
@@ -49,9 +50,9 @@ const worldSecret = "whsec_c2lkZWpvYi10ZXN0LXNlY3JldA=="
 // newWorld starts emulator and server; both end with the test.
 func newWorld(t *testing.T, options ...worldOption) *world {
 	t.Helper()
-	w := &world{t: t, log: &sharedText{}, hook: true, assembled: func(*server) {}}
+	w := &world{t: t, log: &sharedText{}, hook: true, engine: sqliteFiles{}, assembled: func(*server) {}}
 	w.cfg = config{
-		database: filepath.Join(t.TempDir(), "sidejob.db"), registry: registry{jobs: map[string]definition{}},
+		database: w.engine.place(t), registry: registry{jobs: map[string]definition{}},
 		syncEvery: 5 * time.Minute, drain: 5 * time.Second, triggerOn: true, triggerURL: "http://trigger.test",
 		key: func() string { return "tr_dev_test" }, secrets: webhookSecrets{worldSecret},
 		transport: inProcess(func() http.Handler { return w.emu }),

@@ -129,7 +129,7 @@ func (c dbInit) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	store, err := openStore(ctx, address, pool{}, now(), slog.New(slog.DiscardHandler))
+	store, err := openStore(ctx, address, pool{deaf: true}, now(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ type serveFlags struct {
 	Database      string        `env:"DATABASE_URL" default:"sidejob.db" placeholder:"PATH" help:"The database: PATH, sqlite:PATH or postgres://…. DATABASE_URL_FILE names a file that holds it."`
 	DatabaseConns int           `env:"SIDEJOB_DATABASE_CONNS" default:"10" help:"PostgreSQL: connections open at once, beside the one that listens."`
 	DatabaseLimit time.Duration `name:"database-timeout" env:"SIDEJOB_DATABASE_TIMEOUT" default:"15s" help:"PostgreSQL: how long a statement may take. A caller gets a 503 after a third more at most."`
+	Notify        bool          `name:"database-notify" env:"SIDEJOB_DATABASE_NOTIFY" default:"true" negatable:"" help:"Hear of rows that others write at once, on a connection of its own to PostgreSQL. A pooler of transactions, such as PgBouncer, lets nothing be heard: --no-database-notify."`
 	Listen        string        `env:"SIDEJOB_LISTEN" default:"127.0.0.1:7766" help:"Private API: host:port or unix:PATH."`
 	WebhookListen string        `env:"SIDEJOB_WEBHOOK_LISTEN" placeholder:"HOST:PORT" help:"A second, public listener that serves only the webhook and /livez."`
 	AllowedHost   []string      `env:"SIDEJOB_ALLOWED_HOST" placeholder:"NAME" help:"Further names under which the private API may be called."`
@@ -69,7 +70,7 @@ func (f serveFlags) config(env environment) (config, error) {
 		return config{}, usage(err)
 	}
 	return config{
-		failpoint: point, database: database, pool: pool{conns: f.DatabaseConns, timeout: f.DatabaseLimit}, registry: reg, hosts: f.hosts(), syncEvery: f.SyncInterval, drain: f.DrainTimeout,
+		failpoint: point, database: database, pool: pool{conns: f.DatabaseConns, timeout: f.DatabaseLimit, deaf: !f.Notify}, registry: reg, hosts: f.hosts(), syncEvery: f.SyncInterval, drain: f.DrainTimeout,
 		workers: workers,
 		secrets: readSecrets(secrets),
 	}, nil

@@ -61,15 +61,23 @@ func (c *cluster) run() (string, error) {
 	if address := os.Getenv("TEST_DATABASE_URL"); address != "" {
 		return address, nil
 	}
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin") // the pattern is right
-	if path, err := exec.LookPath("postgres"); err == nil {
-		found = append(found, filepath.Dir(path))
-	}
-	if len(found) == 0 {
+	if c.program("postgres") == "" {
 		return "", errNoPostgres
 	}
-	slices.Sort(found)
-	return c.launch(found[len(found)-1])
+	return c.launch(filepath.Dir(c.program("postgres")))
+}
+
+// program finds one of PostgreSQL's, "" when it is not there. Debian keeps them apart by
+// version and has the newest win.
+func (c *cluster) program(name string) string {
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name) // the pattern is right
+	if path, err := exec.LookPath(name); err == nil && len(found) == 0 {
+		found = append(found, path)
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	return slices.Max(found)
 }
 
 // launch makes a cluster in a folder of its own and waits until it answers on a

@@ -52,8 +52,7 @@ func TestARestoredBackupIsNoticedAfterManyRuns(t *testing.T) {
 		s.out.cut(errNoRoute)
 		waiting := s.triggerJob("bad")
 		synctest.Wait()
-		backup := s.cfg.database + ".backup"
-		s.copyDatabase(backup)
+		backup := s.engine.backup(t, s.cfg.database)
 		s.out.cut(nil)
 		if first := s.wait(waiting.ID); first.Status != "FAILED" {
 			t.Fatalf("the first life ends %s, want FAILED", first.Status)

@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -28,7 +26,6 @@ import (
 type scene struct {
 	*world
 	out, in *wire
-	lives   int // databases so far: a crash goes on with a copy
 }
 
 func newScene(t *testing.T, options ...worldOption) *scene {
@@ -91,29 +88,8 @@ func (s *scene) kill() {
 	synctest.Wait()
 	s.in.cut(errNoRoute)
 	before := s.out.cut(errNoRoute)
-	s.lives++
-	left := filepath.Join(s.t.TempDir(), fmt.Sprintf("life%d.db", s.lives))
-	s.copyDatabase(left)
-	s.halt()
-	s.cfg.database = left
+	s.cfg.database = s.engine.crash(s.t, s.cfg.database, s.halt)
 	s.out.cut(before)
-}
-
-// copyDatabase copies the database as it stands.
-func (s *scene) copyDatabase(to string) {
-	s.t.Helper()
-	for _, suffix := range []string{"", "-wal"} {
-		text, err := os.ReadFile(s.cfg.database + suffix)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err == nil {
-			err = os.WriteFile(to+suffix, text, 0o600)
-		}
-		if err != nil {
-			s.t.Fatalf("take the database as it is: %v", err)
-		}
-	}
 }
 
 // What a way that is cut says: that nothing was sent, or that nobody knows.

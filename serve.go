@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,7 +89,7 @@ func newServer(ctx context.Context, cfg config, log *slog.Logger) (*server, erro
 func openStore(ctx context.Context, address string, p pool, at time.Time, log *slog.Logger) (Store, error) {
 	if isPostgres(address) {
 		c := newPostgresConfig(address, log)
-		c.pool = cmp.Or(p, c.pool)
+		c.pool = p.or(c.pool)
 		return openPostgres(ctx, c)
 	}
 	return openSQLite(ctx, strings.TrimPrefix(address, "sqlite:"), at)

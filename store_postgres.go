@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -36,6 +37,12 @@ type postgresConfig struct {
 type pool struct {
 	conns   int           // open at once, beside the one that listens
 	timeout time.Duration // of a statement
+	deaf    bool          // hears nothing of what others write, and looks for it now and then
+}
+
+// or fills in what is not said.
+func (p pool) or(other pool) pool {
+	return pool{conns: cmp.Or(p.conns, other.conns), timeout: cmp.Or(p.timeout, other.timeout), deaf: p.deaf}
 }
 
 // patience is how long a call may take in all, waiting for a free connection included.
@@ -65,7 +72,9 @@ func openPostgres(ctx context.Context, c postgresConfig) (*sqlStore, error) {
 	s := &sqlStore{db: db, dialect: d, write: postgresWriter{db, d}.write, hub: newHub()}
 	listening, stop := context.WithCancel(context.Background())
 	var hears sync.WaitGroup
-	hears.Go(func() { listener{config, c.schema, s.hub, c.log}.run(listening) })
+	if !c.deaf {
+		hears.Go(func() { listener{config, c.schema, s.hub, c.log}.run(listening) })
+	}
 	s.shut = sync.OnceValue(func() error {
 		stop()
 		hears.Wait()

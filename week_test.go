@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -180,8 +179,7 @@ func (w *week) outage() {
 
 func (w *week) saveBackup() {
 	synctest.Wait()
-	w.backup = filepath.Join(w.t.TempDir(), "backup.db")
-	w.copyDatabase(w.backup)
+	w.backup = w.engine.backup(w.t, w.cfg.database)
 }
 
 // refuseKey is a key that does not work for hours.
