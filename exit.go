@@ -9,7 +9,7 @@ const (
 	exitUsage       = 2 // a bad flag or environment value
 	exitNotFound    = 3
 	exitJobFailed   = 4 // the job waited for has failed or was canceled
-	exitUnreachable = 5 // sidejob or Trigger.dev
+	exitUnreachable = 5 // sidejob or Trigger.dev; the PostgreSQL to prove it on
 )
 
 // exitError is an error that says with what the process exits.

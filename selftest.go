@@ -11,7 +11,7 @@ import (
 )
 
 // selftestCommand proves on this machine that sidejob keeps its promises: it starts
-// an emulator and a server as processes on a temporary database, lets a host app
+// an emulator and a server as processes on a throw-away database, lets a host app
 // work, makes everything fail, kills the server again and again, and compares what
 // was acknowledged with what is there.
 type selftestCommand struct {
@@ -19,7 +19,10 @@ type selftestCommand struct {
 	Minutes float64       `default:"0" help:"Go on killing for at least so long."`
 	Seed    uint64        `default:"0" help:"Repeat the random choices of an earlier test; 0 takes new ones."`
 	Settle  time.Duration `default:"2m" help:"How long the jobs may take to settle at the end."`
-	Keep    bool          `help:"Keep the temporary folder."`
+	Keep    bool          `help:"Keep the temporary folder and the database."`
+
+	// No environment names it: that of production would be taken for it.
+	Database *string `placeholder:"postgres://…" help:"Prove it on this PostgreSQL server, in a database that is made for it and dropped at the end. The role needs CREATEDB. DATABASE_URL is not looked at; leave a password to PGPASSWORD or ~/.pgpass."`
 }
 
 // Run implements sidejob selftest.
@@ -37,8 +40,15 @@ func (c selftestCommand) Run(ctx context.Context, std streams) (err error) {
 	if !c.Keep {
 		defer os.RemoveAll(dir)
 	}
-	std.note("seed %d, folder %s", c.Seed, dir)
-	w, err := newProving(ctx, dir, c.Seed)
+	database, err := makeDatabase(ctx, c.Database, dir)
+	if err != nil {
+		return err
+	}
+	if !c.Keep {
+		defer func() { err = errors.Join(err, database.remove(context.WithoutCancel(ctx))) }()
+	}
+	std.note("seed %d, folder %s, %s database %s", c.Seed, dir, database.engine(), database.name())
+	w, err := newProving(ctx, dir, database, c.Seed)
 	if err != nil {
 		return err
 	}
@@ -56,7 +66,7 @@ func (c selftestCommand) Run(ctx context.Context, std streams) (err error) {
 	if err := w.restore(ctx, c.Settle, &verdict); err != nil {
 		return err
 	}
-	verdict.kills, verdict.seed = rounds, c.Seed
+	verdict.engine, verdict.kills, verdict.seed = database.engine(), rounds, c.Seed
 	verdict.print(std.out)
 	if verdict.broken() {
 		return fmt.Errorf("promises were broken; repeat with --seed %d --kills %d --keep", c.Seed, c.Kills)
@@ -66,18 +76,19 @@ func (c selftestCommand) Run(ctx context.Context, std streams) (err error) {
 
 // proving is one test under way.
 type proving struct {
-	dir    string
-	random *rand.Rand
-	truth  *child // the emulator
-	server *child
-	host   *provingHost
-	relay  *provingRelay // between the emulator and the server's webhook
-	env    []string
-	logs   string    // of all lives of the server
-	deck   []trouble // what is left of the catalogue
-	point  string    // the failpoint of the server's life, "" for none
-	disk   clause    // what became of the rounds on a full disk
-	lives  clause    // how the server's lives have ended
+	database provingDatabase
+	random   *rand.Rand
+	truth    *child // the emulator
+	server   *child
+	host     *provingHost
+	relay    *provingRelay // between the emulator and the server's webhook
+	env      []string
+	logs     string    // of all lives of the server
+	deck     []trouble // what is left of the catalogue
+	point    string    // the failpoint of the server's life, "" for none
+	outlived bool      // the life before this one looks as if it had ended long ago
+	hindered clause    // what became of the rounds in which the database was away
+	lives    clause    // how the server's lives have ended
 }
 
 const (
@@ -99,11 +110,11 @@ const provingTasks = `{
 }`
 
 // newProving starts the emulator, the relay and the first server.
-func newProving(ctx context.Context, dir string, seed uint64) (w *proving, err error) {
+func newProving(ctx context.Context, dir string, database provingDatabase, seed uint64) (w *proving, err error) {
 	w = &proving{
-		dir: dir, random: rand.New(rand.NewPCG(seed, seed)), logs: filepath.Join(dir, "server.log"),
-		disk:  clause{name: "    a full disk is said, and lived through"},
-		lives: clause{name: "    the server never ends by itself"},
+		database: database, outlived: true, random: rand.New(rand.NewPCG(seed, seed)), logs: filepath.Join(dir, "server.log"),
+		hindered: clause{name: "    a database that is away is said, and lived through"},
+		lives:    clause{name: "    the server never ends by itself"},
 	}
 	tasks := filepath.Join(dir, "tasks.json")
 	if err := os.WriteFile(tasks, []byte(provingTasks), 0o600); err != nil {
@@ -131,6 +142,7 @@ func newProving(ctx context.Context, dir string, seed uint64) (w *proving, err e
 	w.env = []string{
 		"TRIGGER_SECRET_KEY=" + provingKey, "TRIGGER_API_URL=http://" + truth, "TRIGGER_WEBHOOK_SECRET=" + provingSecret,
 		"SIDEJOB_TOKEN=" + provingToken, "SIDEJOB_SYNC_INTERVAL=10s", "LOG_LEVEL=debug", "LOG_FORMAT=json",
+		"DATABASE_URL=" + database.address(), // anybody may read the arguments of a process
 	}
 	if err := w.start(ctx, ""); err != nil {
 		w.stop()
@@ -138,9 +150,6 @@ func newProving(ctx context.Context, dir string, seed uint64) (w *proving, err e
 	}
 	return w, nil
 }
-
-// database is the server's.
-func (w *proving) database() string { return filepath.Join(w.dir, "selftest.db") }
 
 // start begins a life of the server, which ends at the failpoint if one is named.
 func (w *proving) start(ctx context.Context, point string) (err error) {
@@ -150,7 +159,7 @@ func (w *proving) start(ctx context.Context, point string) (err error) {
 		env = append(append([]string{}, w.env...), "SIDEJOB_FAILPOINT="+point)
 	}
 	w.server, err = startChild(ctx, w.logs, env, w.host.base+"/livez",
-		"serve", "--listen", w.host.base[len("http://"):], "--database", w.database(), "--worker-count", "0")
+		"serve", "--listen", w.host.base[len("http://"):])
 	if err != nil {
 		return fmt.Errorf("start the server: %w", err)
 	}
@@ -188,7 +197,7 @@ func (w *proving) prove(ctx context.Context, c selftestCommand, show func(done i
 		return rounds, err
 	}
 	w.server.kill() // its failpoint may strike yet
-	if err := w.start(ctx, ""); err != nil {
+	if err := errors.Join(w.database.outlive(ctx), w.start(ctx, "")); err != nil {
 		return rounds, err
 	}
 	w.host.stop()
@@ -216,7 +225,10 @@ func (w *proving) round(ctx context.Context, backup bool) (what string, err erro
 		point = w.nextFailpoint()
 	}
 	if backup && err == nil {
-		err = copyDatabase(w.database(), w.backup())
+		err = w.database.backup(ctx)
+	}
+	if w.outlived = w.random.IntN(5) > 0; w.outlived && err == nil {
+		err = w.database.outlive(ctx)
 	}
 	return t.name, errors.Join(err, w.start(ctx, point))
 }

@@ -95,6 +95,9 @@ func (h *provingHost) call(ctx context.Context, method, path, body, key string) 
 	}
 	defer res.Body.Close()
 	answer, err = io.ReadAll(res.Body)
+	if err == nil && res.StatusCode >= http.StatusInternalServerError {
+		h.noteRefusal(res, answer)
+	}
 	return res.StatusCode, answer, err
 }
 
@@ -109,19 +112,18 @@ func (h *provingHost) insist(ctx context.Context, path, body, key string) (int, 
 			}
 			return status, answer
 		}
-		h.noteRefusal(status, answer)
 		pause(ctx, 20*time.Millisecond)
 	}
 	return 0, nil
 }
 
-// noteRefusal looks at an answer that says: later.
-func (h *provingHost) noteRefusal(status int, answer []byte) {
+// noteRefusal looks at an answer that says: later. It must say when.
+func (h *provingHost) noteRefusal(res *http.Response, answer []byte) {
 	switch {
+	case res.StatusCode != http.StatusServiceUnavailable, res.Header.Get("Retry-After") == "":
+		h.blame("%s %s: a server that works answered %d %s", res.Request.Method, res.Request.URL.Path, res.StatusCode, answer)
 	case strings.Contains(string(answer), `"database_unavailable"`):
 		h.refused.Add(1)
-	case status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable:
-		h.blame("a server that works answered %d %s", status, answer)
 	}
 }
 

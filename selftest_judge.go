@@ -29,6 +29,7 @@ type provingRun struct {
 // verdict is what the comparison found, promise by promise.
 type verdict struct {
 	promises []clause
+	engine   string
 	jobs     int
 	runs     int
 	cancels  int
@@ -99,7 +100,7 @@ func (w *proving) judge(ctx context.Context) (verdict, error) {
 	v := verdict{jobs: len(w.host.jobs), runs: len(runs), cancels: len(w.host.canceled)}
 	v.promises = []clause{
 		w.host.keptAll(rows), onceEach(rows, runs), w.host.neverChanged(rows), sameAsTruth(rows, runs),
-		w.host.canceledStay(rows), w.relay.disbelieved(rows), foundAll, w.disk, w.lives, w.host.sane(), w.silentLogs(),
+		w.host.canceledStay(rows), w.relay.disbelieved(rows), foundAll, w.hindered, w.lives, w.host.sane(), w.silentLogs(),
 	}
 	return v, nil
 }
@@ -117,15 +118,15 @@ func (w *proving) runs(ctx context.Context, query string) ([]provingRun, error) 
 	return truth.Runs, nil
 }
 
-// settle waits until no job is unfinished, no run is under way, and every end is
-// confirmed.
+// settle waits until no job of Trigger.dev is unfinished, no run is under way, and
+// every end is confirmed. sidejob's own recurring job stays open for ever.
 func (w *proving) settle(ctx context.Context, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	w.host.client.Timeout = within
 	for {
 		var open struct{ Count int }
-		err := w.host.get(ctx, "/api/jobs/count?finished=false", &open)
+		err := w.host.get(ctx, "/api/jobs/count?finished=false&executor=trigger", &open)
 		if err == nil && open.Count == 0 && w.runsOver(ctx) && w.host.confirmAll(ctx) {
 			return nil
 		}
@@ -269,6 +270,9 @@ func (w *proving) silentLogs() clause {
 	for _, secret := range []string{provingKey, provingToken, provingSecret, provingPayload} {
 		p.hold(!bytes.Contains(text, []byte(secret)), "the log holds %q", secret)
 	}
+	if password := w.database.password(); password != "" {
+		p.hold(!bytes.Contains(text, []byte(password)), "the log %s holds the database's password", w.logs)
+	}
 	return p
 }
 
@@ -278,7 +282,7 @@ func (v verdict) broken() bool {
 
 // print writes the table, and of each broken promise the first cases.
 func (v verdict) print(to io.Writer) {
-	fmt.Fprintf(to, "%d kills, %d jobs acknowledged, %d cancels acknowledged, %d runs, seed %d\n\n", v.kills, v.jobs, v.cancels, v.runs, v.seed)
+	fmt.Fprintf(to, "%d kills on %s, %d jobs acknowledged, %d cancels acknowledged, %d runs, seed %d\n\n", v.kills, v.engine, v.jobs, v.cancels, v.runs, v.seed)
 	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "promise\tchecked\tbroken\t")
 	for _, p := range v.promises {

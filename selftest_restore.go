@@ -3,58 +3,18 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net/http"
-	"os"
 	"time"
 )
-
-// backup is where the copy of the database lies.
-func (w *proving) backup() string { return w.database() + ".backup" }
-
-// copyDatabase copies the files of a database that nobody has open, in place of
-// whatever was there.
-func copyDatabase(from, to string) error {
-	for _, part := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(to + part); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("copy the database: %w", err)
-		}
-	}
-	for _, part := range []string{"", "-wal"} {
-		if err := copyFileTo(from+part, to+part); err != nil && !(part != "" && errors.Is(err, fs.ErrNotExist)) {
-			return fmt.Errorf("copy the database: %w", err)
-		}
-	}
-	return nil
-}
-
-func copyFileTo(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
-}
 
 // restore goes back to the backup, lets that settle, and adds to the verdict what
 // became of it. The runs that were made since are no longer known to any row.
 func (w *proving) restore(ctx context.Context, within time.Duration, v *verdict) error {
-	if _, err := os.Stat(w.backup()); err != nil {
-		return nil // there was no round
-	}
 	if err := w.server.terminate(ctx); err != nil {
 		return err
 	}
-	if err := copyDatabase(w.backup(), w.database()); err != nil {
+	if done, err := w.database.restore(ctx); err != nil || !done {
 		return err
 	}
 	if err := w.start(ctx, ""); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -13,6 +14,8 @@ type trouble struct {
 	faults []map[string]any            // of Trigger.dev
 	events eventWay                    // how Trigger.dev's events come
 	also   func(context.Context) error // happens in the middle of the round
+	// hinders tells that the server's database is away.
+	hinders bool
 	// answers and lasts are what the round has at least.
 	answers int
 	lasts   time.Duration
@@ -72,8 +75,8 @@ func (w *proving) troubles() []trouble {
 		{name: "events are forged", events: eventsForged, answers: 5, lasts: 200 * time.Millisecond, faults: []map[string]any{someFail(pathSubmit, "status", "status", 500)}},
 		{name: "trigger.dev's clock jumps", also: w.jump, answers: 3},
 	}
-	if canFillDisk {
-		list = append(list, trouble{name: "the disk is full", also: w.fillDisk})
+	for _, h := range w.database.hindrances() {
+		list = append(list, trouble{name: h.name, also: w.hinder(h), hinders: true})
 	}
 	return list
 }
@@ -98,12 +101,17 @@ func longTroubles() []trouble {
 }
 
 // nextTrouble deals out the catalogue, shuffled, again and again; now and then comes
-// one that lasts.
+// one that lasts. What the database alone can suffer comes first, so that a short test
+// has it as well.
 func (w *proving) nextTrouble() trouble {
 	if w.random.IntN(25) > 0 {
 		if len(w.deck) == 0 {
+			first := w.deck == nil
 			w.deck = w.troubles()
 			w.random.Shuffle(len(w.deck), func(i, k int) { w.deck[i], w.deck[k] = w.deck[k], w.deck[i] })
+			if first {
+				slices.SortStableFunc(w.deck, func(a, b trouble) int { return rank(a.hinders) - rank(b.hinders) })
+			}
 		}
 		t := w.deck[0]
 		w.deck = w.deck[1:]
@@ -115,66 +123,16 @@ func (w *proving) nextTrouble() trouble {
 	return t
 }
 
+func rank(first bool) int {
+	if first {
+		return 0
+	}
+	return 1
+}
+
 // jump moves Trigger.dev's clock ahead by minutes to two hours.
 func (w *proving) jump(ctx context.Context) error {
 	by := time.Minute + time.Duration(w.random.Int64N(int64(2*time.Hour-time.Minute)))
 	_, err := w.ask(ctx, http.MethodPost, "/emulator/advance", fmt.Appendf(nil, `{"ms":%d}`, by.Milliseconds()))
 	return err
-}
-
-// freeWithin is how long the server may take, when there is space again, to answer
-// everybody.
-const freeWithin = 10 * time.Second
-
-// fillDisk lets no file of the server grow beyond some size until the host was
-// refused a few times, and then lets it go on: every worker of the host must be
-// answered again, by the same life of the server.
-func (w *proving) fillDisk(ctx context.Context) error {
-	size := uint64(w.random.IntN(64 << 10))
-	refused := w.host.refused.Load()
-	if err := limitFiles(w.server.cmd.Process.Pid, size); err != nil {
-		return w.unlessDead(err)
-	}
-	said := w.await(ctx, func() bool { return w.host.refused.Load() >= refused+3 })
-	if err := limitFiles(w.server.cmd.Process.Pid, unlimited); err != nil {
-		return w.unlessDead(err)
-	}
-	before := w.host.answers()
-	answered := w.await(ctx, func() bool {
-		for worker, n := range w.host.answers() {
-			if n == before[worker] {
-				return false
-			}
-		}
-		return true
-	})
-	if w.server.dead() || ctx.Err() != nil {
-		return nil // at a failpoint
-	}
-	w.disk.hold(said, "with files of at most %d bytes no request was refused", size)
-	w.disk.hold(answered, "%s after the disk was freed the host's workers have had answers: %v before, %v now", freeWithin, before, w.host.answers())
-	return nil
-}
-
-// await waits until so is true; false when the server dies or it takes too long.
-func (w *proving) await(ctx context.Context, so func() bool) bool {
-	ctx, cancel := context.WithTimeout(ctx, freeWithin)
-	defer cancel()
-	for !so() {
-		if ctx.Err() != nil || w.server.dead() {
-			return false
-		}
-		pause(ctx, 5*time.Millisecond)
-	}
-	return true
-}
-
-// unlessDead is the error, unless the server has met its failpoint meanwhile.
-func (w *proving) unlessDead(err error) error {
-	select {
-	case <-w.server.done:
-		return nil
-	case <-time.After(time.Second):
-		return fmt.Errorf("limit the server's files: %w", err)
-	}
 }
