@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -74,19 +75,24 @@ func streamPause(failures int, err error) time.Duration {
 	return wait/2 + time.Duration(rand.Int64N(int64(wait)))
 }
 
+// hearAll takes what one poll has brought. A database that is away is one line in the
+// log, and an end of ctx none.
 func (f *follower) hearAll(ctx context.Context, runs []triggerdev.RealtimeRun) {
-	slots := make(chan struct{}, heardAtOnce)
+	slots, unheard := make(chan struct{}, heardAtOnce), make(chan error, len(runs))
 	var all sync.WaitGroup
 	for _, run := range runs {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
 			if err := f.hear(ctx, run); err != nil {
-				f.log.Error("news from the realtime stream was not written; it will be asked for", "run", run.ID, "err", err)
+				unheard <- fmt.Errorf("run %s: %w", run.ID, err)
 			}
 		})
 	}
 	all.Wait()
+	if n := len(unheard); n > 0 && ctx.Err() == nil {
+		f.log.Error("news from the realtime stream was not written; it will be asked for", "runs", n, "err", <-unheard)
+	}
 }
 
 // hear takes one row of the stream.
