@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -46,7 +47,7 @@ func TestAHundredKillsOnPostgreSQL(t *testing.T) {
 func provenOnPostgreSQL(t *testing.T, kills, seed int) {
 	t.Helper()
 	const password = "kill-test-pa55"
-	address := strings.Replace(throwAwayCluster().url(t), "://postgres@", "://postgres:"+password+"@", 1)
+	address := withRole(t, "CREATEDB", password)
 	p := startProcess(t, t.TempDir(), nil, "selftest", "--kills", strconv.Itoa(kills), "--seed", strconv.Itoa(seed), "--database", address)
 	if runtime.GOOS == "linux" {
 		if argv := argumentsOfChild(t, p, "serve"); strings.Contains(argv, password) {
@@ -143,7 +144,7 @@ func TestASelftestTakesNoDatabaseOfTheEnvironment(t *testing.T) {
 }
 
 func TestSelftestRefusesNonsense(t *testing.T) {
-	poor := roleWithoutCreateDB(t)
+	poor := withRole(t, "NOCREATEDB", "secret")
 	for _, c := range []struct {
 		name string
 		args []string
@@ -155,7 +156,7 @@ func TestSelftestRefusesNonsense(t *testing.T) {
 		{"an address that is empty", []string{"--database", ""}, exitUsage, []string{"--database", "postgres://"}},
 		{"an address that is none", []string{"--database", "postgres://u:secret@[::1/d"}, exitUsage, []string{"--database"}},
 		{"a server that is away", []string{"--database", "postgres://u:secret@127.0.0.1:1/d"}, exitUnreachable, []string{"--database", "127.0.0.1"}},
-		{"a role that may not", []string{"--database", poor}, exitUsage, []string{"--database", "CREATEDB", "kill_test_poor"}},
+		{"a role that may not", []string{"--database", poor}, exitUsage, []string{"--database", "CREATEDB", "kill_test_"}},
 		{"a database that is not there", []string{"--database", strings.Replace(poor, "/postgres?", "/none?", 1)}, exitUsage, []string{"--database", "none"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -171,17 +172,24 @@ func TestSelftestRefusesNonsense(t *testing.T) {
 	}
 }
 
-// roleWithoutCreateDB is an address for a role that may make no database.
-func roleWithoutCreateDB(t *testing.T) (address string) {
+// withRole makes a role that may do so much and no more, and gives an address for it
+// with a password.
+func withRole(t *testing.T, may, password string) (address string) {
 	t.Helper()
 	admin := throwAwayCluster().connect(t, throwAwayCluster().url(t))
-	mustExec := func(text string) {
-		t.Helper()
-		if _, err := admin.Exec(text); err != nil {
-			t.Fatal(err)
-		}
+	name := fmt.Sprintf("kill_test_%d_%d", os.Getpid(), throwAwayCluster().schemas.Add(1))
+	if _, err := admin.Exec("CREATE ROLE " + name + " LOGIN " + may); err != nil {
+		t.Fatal(err)
 	}
-	mustExec("CREATE ROLE kill_test_poor LOGIN")
-	t.Cleanup(func() { mustExec("DROP ROLE kill_test_poor") })
-	return strings.Replace(throwAwayCluster().url(t), "://postgres@", "://kill_test_poor:secret@", 1)
+	t.Cleanup(func() {
+		if _, err := admin.Exec("DROP ROLE " + name); err != nil {
+			t.Errorf("drop the role: %v", err)
+		}
+	})
+	u, err := url.Parse(throwAwayCluster().url(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(name, password)
+	return u.String()
 }
