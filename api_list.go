@@ -94,7 +94,7 @@ func (a *api) listJobs(ctx context.Context, in *struct {
 		return nil, err
 	}
 	f.Limit, f.ByDue = in.Limit, in.Order == "due"
-	if f.Cursor, err = readCursor(in.Cursor, f.ByDue); err != nil {
+	if f.Cursor, err = readCursor(in.Cursor, f); err != nil {
 		return nil, err
 	}
 	page, err := a.store.List(ctx, f)
@@ -129,7 +129,7 @@ func writeCursor(c Cursor) *string {
 	return &text
 }
 
-func readCursor(text string, byDue bool) (c Cursor, err error) {
+func readCursor(text string, f Filter) (c Cursor, err error) {
 	if text == "" {
 		return c, nil
 	}
@@ -137,7 +137,7 @@ func readCursor(text string, byDue bool) (c Cursor, err error) {
 	if err == nil {
 		err = json.Unmarshal(raw, &c)
 	}
-	if err != nil || c.ID <= 0 || (c.Due != 0) != byDue {
+	if err != nil || !f.continues(c) {
 		return Cursor{}, newHumaProblem(http.StatusUnprocessableEntity, "a filter is wrong",
 			&huma.ErrorDetail{Location: "query.cursor", Message: "is not the nextCursor of a page in this order"})
 	}

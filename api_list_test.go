@@ -140,6 +140,7 @@ func TestBadFiltersAreNamed(t *testing.T) {
 			"limit=0": "limit", "limit=201": "limit", "limit=-1": "limit", "limit=all": "limit", "limit=": "limit",
 			"order=updated": "order", "order=Due": "order", "cursor=x": "cursor", "cursor=!": "cursor", "cursor=" + cursorOf(`{"i":0}`): "cursor",
 			"cursor=" + cursorOf(`{"i":-5}`): "cursor", "cursor=" + cursorOf(`{"i":5,"d":9}`): "cursor", "order=due&cursor=" + cursorOf(`{"i":5}`): "cursor",
+			"createdAfter=5&cursor=" + cursorOf(`{"i":5}`): "cursor", "cursor=" + cursorOf(`{"i":5,"c":9}`): "cursor",
 			"cursor=" + cursorOf(`{"i":"5"}`): "cursor", "cursor=" + cursorOf(`[]`): "cursor", "offset=5": "offset", "page=2": "page",
 		} {
 			wantProblem(t, query, w.call("GET", "/api/jobs?"+query, nil), 422, "invalid", "query."+name)

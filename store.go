@@ -192,15 +192,17 @@ type Filter struct {
 	Recurring                   *bool
 	ScheduleID                  int64
 	CreatedAfter, CreatedBefore time.Time
-	ByDue                       bool // soonest due first; else newest first
+	ByDue                       bool // soonest due first; else newest first: by id, those of a period by their time
 	Cursor                      Cursor
 	Limit                       int
 }
 
-// Cursor is where a page ends. The zero Cursor is the beginning.
+// Cursor is where a page ends. The zero Cursor is the beginning. The times are
+// microseconds, which a host's own rows may have.
 type Cursor struct {
-	ID  int64 `json:"i"`
-	Due int64 `json:"d,omitempty"` // microseconds: a host's times are as fine
+	ID      int64 `json:"i"`
+	Due     int64 `json:"d,omitempty"`
+	Created int64 `json:"c,omitempty"`
 }
 
 // Page is one page of a list. Next is zero on the last one.

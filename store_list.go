@@ -101,36 +101,63 @@ func (s *sqlStore) where(f Filter) *where {
 func (s *sqlStore) List(ctx context.Context, f Filter) (page Page, err error) {
 	ctx, done := s.reading(ctx, &err)
 	defer done()
-	w, order := s.where(f), "id DESC"
-	if f.ByDue {
-		order = "due, id"
-	}
-	switch {
-	case f.Cursor.ID == 0:
-	case f.ByDue:
-		due := s.dialect.time(time.UnixMicro(f.Cursor.Due))
-		w.add("due > ? OR (due = ? AND id > CAST(? AS bigint))", due, due, f.Cursor.ID)
-	default:
-		w.add("id < CAST(? AS bigint)", f.Cursor.ID)
+	w, order := s.where(f), s.order(f)
+	if f.Cursor.ID != 0 {
+		w.add(order.after, order.cursor...)
 	}
 	limit := ""
 	if f.Limit > 0 {
 		w.args = append(w.args, f.Limit+1)
 		limit = fmt.Sprintf(" LIMIT $%d", len(w.args))
 	}
-	jobs, err := s.selectJobs(ctx, s.db, fmt.Sprintf("%s ORDER BY %s%s", w, order, limit), w.args...)
+	jobs, err := s.selectJobs(ctx, s.db, fmt.Sprintf("%s ORDER BY %s%s", w, order.by, limit), w.args...)
 	if err != nil {
 		return Page{}, fmt.Errorf("list jobs: %w", err)
 	}
 	if limit == "" || len(jobs) <= f.Limit {
 		return Page{Jobs: jobs}, nil
 	}
-	last := jobs[f.Limit-1]
-	next := Cursor{ID: last.ID}
-	if f.ByDue {
-		next.Due = last.Due.UnixMicro()
+	return Page{Jobs: jobs[:f.Limit], Next: f.cursorAt(jobs[f.Limit-1])}, nil
+}
+
+// order is how a list is sorted, and the condition for what comes after its cursor:
+// comparing rows as a whole, it has the index begin there.
+type order struct {
+	by, after string
+	cursor    []any
+}
+
+func (s *sqlStore) order(f Filter) order {
+	at := func(us int64) any { return s.dialect.time(time.UnixMicro(us)) }
+	switch {
+	case f.ByDue:
+		return order{"due, id", "(due, id) > (?, CAST(? AS bigint))", []any{at(f.Cursor.Due), f.Cursor.ID}}
+	case f.byCreated():
+		return order{"created_at DESC, id DESC", "(created_at, id) < (?, CAST(? AS bigint))", []any{at(f.Cursor.Created), f.Cursor.ID}}
 	}
-	return Page{Jobs: jobs[:f.Limit], Next: next}, nil
+	return order{"id DESC", "id < CAST(? AS bigint)", []any{f.Cursor.ID}}
+}
+
+// byCreated tells a list of a period. Ids grow with time but for moments, and for a
+// host's own rows: only the times themselves lead to a period's end.
+func (f Filter) byCreated() bool {
+	return !f.ByDue && (!f.CreatedAfter.IsZero() || !f.CreatedBefore.IsZero())
+}
+
+// cursorAt is where a page ends whose last job it is.
+func (f Filter) cursorAt(j job.Job) Cursor {
+	switch {
+	case f.ByDue:
+		return Cursor{ID: j.ID, Due: j.Due.UnixMicro()}
+	case f.byCreated():
+		return Cursor{ID: j.ID, Created: j.Created.UnixMicro()}
+	}
+	return Cursor{ID: j.ID}
+}
+
+// continues tells whether the cursor is one of a page in the filter's order.
+func (f Filter) continues(c Cursor) bool {
+	return c.ID > 0 && (c.Due != 0) == f.ByDue && (c.Created != 0) == f.byCreated()
 }
 
 // Count is documented at Store.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -199,6 +200,22 @@ func testPages(promise promise) {
 		})
 	}
 
+	promise("jobs that the host wrote, a microsecond apart, page like others; those of a period go by their time", func(s storeTest) {
+		var want []int64
+		for n := range int64(7) {
+			at := s.literal(s.at(9).Add(time.Duration(-n*n) * time.Microsecond))
+			s.hostExec(fmt.Sprintf("INSERT INTO worker_jobs (tag, type, due, created_at) VALUES ('tag %d', 'work', %s, %s)", n, at, at))
+		}
+		jobs := s.list(Filter{})
+		byTime := func(a, b job.Job) int { return cmp.Or(a.Due.Compare(b.Due), cmp.Compare(a.ID, b.ID)) }
+		slices.SortFunc(jobs, byTime)
+		want = jobIDs(jobs)
+		s.same("by due", s.paged(Filter{ByDue: true, Limit: 2}), want)
+		slices.Reverse(want)
+		s.same("of a period", s.paged(Filter{CreatedAfter: s.at(0), Limit: 2}), want)
+		s.same("of another", s.paged(Filter{CreatedBefore: s.at(60_000), Limit: 3}), want)
+	})
+
 	promise("a page that is just full is the last one", func(s storeTest) {
 		s.put(job.Internal, "one")
 		s.put(job.Internal, "two")
@@ -207,6 +224,22 @@ func testPages(promise promise) {
 			s.Errorf("got %d jobs and cursor %+v, error %v; want 2 and none", len(page.Jobs), page.Next, err)
 		}
 	})
+}
+
+// paged are the ids over all pages of a list, at most a hundred.
+func (s storeTest) paged(f Filter) (ids []int64) {
+	s.Helper()
+	for range 100 {
+		page, err := s.List(s.Context(), f)
+		if err != nil {
+			s.Fatalf("list %+v: %v", f, err)
+		}
+		ids = append(ids, jobIDs(page.Jobs)...)
+		if f.Cursor = page.Next; f.Cursor == (Cursor{}) {
+			break
+		}
+	}
+	return ids
 }
 
 func testStats(promise promise) {
