@@ -50,7 +50,7 @@ func floors() [][]string {
 		{"cli"},                    // the commands that call a server
 		{"selftest_disk_linux.go"}, // a disk to fill
 		{"selftest.go", "selftest_database.go", "selftest_sqlite.go", "selftest_postgres.go", "selftest_child.go", "selftest_host.go", "selftest_relay.go", "selftest_forge.go", "selftest_trouble.go", "selftest_judge.go", "selftest_restore.go", "selftest_progress.go"}, // proof by crash
-		{"main.go", "main_serve.go", "main_dev.go", "main_db.go", "main_doctor.go", "main_doctor_calls.go"}, // the command line
+		{"main.go", "main_serve.go", "main_dev.go", "main_db.go", "main_doctor.go", "main_doctor_calls.go", "main_token.go"},                                                                                                                                                // the command line
 	}
 }
 

@@ -29,6 +29,8 @@ type world struct {
 	mock emulator.Config
 	hook bool // the emulator posts events
 
+	shows string // the token that call shows, "" for none
+
 	engine engine
 
 	assembled func(*server) // sees each server before it starts
@@ -124,8 +126,8 @@ func (r answer) into(t *testing.T, v any) {
 // call makes a request of the API; body is a text, or anything that becomes JSON.
 func (w *world) call(method, path string, body any, header ...string) answer {
 	w.t.Helper()
-	if w.cfg.token != "" {
-		header = append([]string{"Authorization", "Bearer " + w.cfg.token}, header...)
+	if w.shows != "" {
+		header = append([]string{"Authorization", "Bearer " + w.shows}, header...)
 	}
 	return callHandler(w.t, w.srv.private, method, path, body, header...)
 }

@@ -31,6 +31,7 @@ type commands struct {
 	Doctor   doctorCommand   `cmd:"" help:"Look for what keeps sidejob from working here, and say what mends it. Exit code 1 when something is found."`
 	Selftest selftestCommand `cmd:"" help:"Prove on this machine, by crashes and faults, that no job is lost, doubled or wrong."`
 
+	Token   tokenCommands  `cmd:"" help:"Print the token of the private API, or make a new one."`
 	OpenAPI openapiCommand `cmd:"" name:"openapi" help:"Print the OpenAPI document of the API."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

@@ -22,6 +22,7 @@ func newPatient(t *testing.T, options ...worldOption) *patient {
 	t.Helper()
 	t.Chdir(t.TempDir())
 	w := newWorld(t, append([]worldOption{withConfig(func(c *config) { c.token = "let-me-in" })}, options...)...)
+	w.shows = w.cfg.token
 	api, remote := httptest.NewServer(w.srv.private), httptest.NewServer(w.emu)
 	t.Cleanup(api.Close)
 	t.Cleanup(remote.Close)

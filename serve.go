@@ -146,12 +146,11 @@ func (s *server) assemble() error {
 func (s *server) tokens() (tokens, error) {
 	switch {
 	case s.cfg.token != "":
-		return tokens{s.cfg.token}, nil
+		return func() []string { return []string{s.cfg.token} }, nil
 	case s.cfg.tokenFile == "":
 		return nil, nil
 	}
-	token, err := readToken(s.cfg.tokenFile)
-	return tokens{token}, err
+	return fileTokens(s.cfg.tokenFile)
 }
 
 // instanceName names this process among the sidejobs of a database, and says where it is.

@@ -10,11 +10,12 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 )
 
-// tokens are the bearer tokens that open the private API; nil opens it to all, as
-// under dev.
-type tokens []string
+// tokens gives the bearer tokens that open the private API; nil opens it to all, as
+// under dev. It is safe from many goroutines.
+type tokens func() []string
 
 // allow compares in constant time.
 func (t tokens) allow(r *http.Request) bool {
@@ -23,7 +24,7 @@ func (t tokens) allow(r *http.Request) bool {
 	}
 	scheme, sent, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	found := false
-	for _, one := range t {
+	for _, one := range t() {
 		if subtle.ConstantTimeCompare([]byte(strings.TrimSpace(sent)), []byte(one)) == 1 {
 			found = true
 		}
@@ -31,12 +32,78 @@ func (t tokens) allow(r *http.Request) bool {
 	return strings.EqualFold(scheme, "Bearer") && found
 }
 
+// fileTokens are the token in the file, made at first, and the one before it. They are
+// read again for each request, so that a rotation needs no restart; while the file cannot
+// be read the last ones serve.
+func fileTokens(path string) (tokens, error) {
+	first, err := readToken(path)
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	last := []string{first}
+	return func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		if is, err := tokenIn(path); err == nil {
+			last = []string{is}
+			if old, err := tokenIn(formerToken(path)); err == nil {
+				last = append(last, old)
+			}
+		}
+		return last
+	}, nil
+}
+
+// formerToken is where the token before the last rotation stands.
+func formerToken(path string) string { return path + ".former" }
+
+// rotateToken makes a new token in the place of one that is there. The old one stays valid until the next rotation.
+func rotateToken(path string) (string, error) {
+	old, err := tokenIn(path)
+	if err != nil {
+		return "", err
+	}
+	fresh, err := freshToken()
+	if err != nil {
+		return "", err
+	}
+	// In this order there is no moment at which the old one opens nothing.
+	if err := replaceToken(formerToken(path), old); err != nil {
+		return "", err
+	}
+	return fresh, replaceToken(path, fresh)
+}
+
+// replaceToken puts a token into a file in one step.
+func replaceToken(path, token string) error {
+	next := path + ".next"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write token: %w", err)
+	}
+	if err := writeToken(next, token); err != nil {
+		return err
+	}
+	if err := os.Rename(next, path); err != nil {
+		return fmt.Errorf("write token: %w", err)
+	}
+	return nil
+}
+
 // readToken reads the token file, making it at first.
 func readToken(path string) (string, error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return makeToken(path)
+	token, err := tokenIn(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return token, err
 	}
+	if token, err = freshToken(); err != nil {
+		return "", err
+	}
+	return token, writeToken(path, token)
+}
+
+func tokenIn(path string) (string, error) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("read token: %w", err)
 	}
@@ -47,20 +114,23 @@ func readToken(path string) (string, error) {
 	return token, nil
 }
 
-// makeToken writes a fresh token to a file that only its owner reads.
-func makeToken(path string) (string, error) {
+func freshToken() (string, error) {
 	raw := make([]byte, 32)
 	if _, err := rand.Read(raw); err != nil {
 		return "", fmt.Errorf("make token: %w", err)
 	}
-	token := hex.EncodeToString(raw)
+	return hex.EncodeToString(raw), nil
+}
+
+// writeToken makes a file that only its owner reads.
+func writeToken(path, token string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return "", fmt.Errorf("write token: %w", err)
+		return fmt.Errorf("write token: %w", err)
 	}
 	_, err = f.WriteString(token + "\n")
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return "", fmt.Errorf("write token: %w", err)
+		return fmt.Errorf("write token: %w", err)
 	}
-	return token, nil
+	return nil
 }
