@@ -134,8 +134,8 @@ func TestASelftestThatFailsLeavesNoDatabase(t *testing.T) {
 	leavesNoDatabase(t, p)
 }
 
-func TestASelftestTakesNoDatabaseOfTheEnvironment(t *testing.T) {
-	env := []string{"DATABASE_URL=postgres://u:secret@127.0.0.1:1/production", "SIDEJOB_LISTEN=127.0.0.1:1"}
+func TestASelftestTakesNothingFromTheEnvironment(t *testing.T) {
+	env := []string{"DATABASE_URL=postgres://u:secret@127.0.0.1:1/production", "SIDEJOB_LISTEN=127.0.0.1:1", "WORKER_COUNT=none"}
 	p := startProcess(t, t.TempDir(), env, "selftest", "--kills", "0")
 	if code := p.exit(time.Minute); code != exitOK {
 		t.Errorf("exit code %d, want 0; stderr: %s", code, p.err.text())

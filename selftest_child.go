@@ -50,7 +50,8 @@ func foreignEnvironment() (env []string) {
 	for _, line := range os.Environ() {
 		name, _, _ := strings.Cut(line, "=")
 		ours := strings.HasPrefix(name, "SIDEJOB_") && !strings.HasPrefix(name, "SIDEJOB_TEST_") ||
-			strings.HasPrefix(name, "TRIGGER_") || strings.HasPrefix(name, "LOG_") || strings.HasPrefix(name, "DATABASE_URL")
+			strings.HasPrefix(name, "TRIGGER_") || strings.HasPrefix(name, "LOG_") || strings.HasPrefix(name, "DATABASE_URL") ||
+			name == "WORKER_COUNT"
 		if !ours {
 			env = append(env, line)
 		}
