@@ -86,6 +86,7 @@ func (f *follower) hearAll(ctx context.Context, runs []triggerdev.RealtimeRun) {
 			defer func() { <-slots }()
 			if err := f.hear(ctx, run); err != nil {
 				unheard <- fmt.Errorf("run %s: %w", run.ID, err)
+				f.poller.soon(rowTag(run.Tags)) // the stream does not say it again
 			}
 		})
 	}

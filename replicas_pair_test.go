@@ -4,8 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"sidejob/internal/job"
 )
 
 // newPair is two sidejobs on one PostgreSQL before one Trigger.dev, in this process.
@@ -175,4 +180,62 @@ func TestTheLastReplicaWaitsForWhatAnotherHasHandedOut(t *testing.T) {
 		t.Errorf("complete: %d %s", r.status, r.body)
 	}
 	wantOver(t, "when no job is held", over)
+}
+
+// lostStore is away for the first calls of a kind.
+type lostStore struct {
+	Store
+	counts, news atomic.Int64 // so many calls fail
+}
+
+// Count implements Store.
+func (s *lostStore) Count(ctx context.Context, f Filter) (int64, error) {
+	if s.counts.Add(-1) >= 0 {
+		return 0, fmt.Errorf("count: %w", ErrBusy)
+	}
+	return s.Store.Count(ctx, f)
+}
+
+// Apply implements Store.
+func (s *lostStore) Apply(ctx context.Context, id int64, ev job.Event) (job.Step, error) {
+	if ev.Kind == job.Told && s.news.Add(-1) >= 0 {
+		return job.Step{}, fmt.Errorf("apply: %w", ErrBusy)
+	}
+	return s.Store.Apply(ctx, id, ev)
+}
+
+func TestNewsThatCouldNotBeWrittenIsAskedForThoughAnotherReplicaSentTheJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lost := &lostStore{}
+		w := newWorld(t, withoutWebhook(), func(w *world) {
+			w.assembled = func(s *server) {
+				lost.Store = s.store
+				s.follower.store = lost
+				s.outbox.submitted = func(job.Job) {} // as far as this one knows
+			}
+		})
+		lost.news.Store(1000)
+		begun := time.Now()
+		j := w.wait(w.schedule(echoJob).ID)
+		if took := time.Since(begun); j.Status != "COMPLETED" || took > 30*time.Second {
+			t.Errorf("it is %s after %s, want COMPLETED within 30 s", j.Status, took)
+		}
+	})
+}
+
+func TestTheFirstReconciliationIsRepeatedUntilTheDatabaseIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, withoutWebhook(), func(w *world) {
+			w.assembled = func(s *server) {
+				lost := &lostStore{Store: s.store}
+				lost.counts.Store(2)
+				s.reconciler.store = lost
+			}
+		})
+		time.Sleep(4 * attendEvery)
+		text := w.log.String()
+		if failed := strings.Count(text, "first reconciliation failed"); failed != 2 || !strings.Contains(text, "Reconciliation complete") {
+			t.Errorf("it failed %d times, want 2 and then a complete one: %s", failed, text)
+		}
+	})
 }

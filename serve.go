@@ -234,9 +234,18 @@ func (s *server) lead(ctx context.Context) {
 	all.Wait()
 }
 
+// firstReconcile is repeated while the database is away: runs that another sidejob
+// watched until it died are known to nobody else before.
 func (s *server) firstReconcile(ctx context.Context) {
-	if _, err := s.reconciler.reconcile(ctx, sweepOptions{}); err != nil && ctx.Err() == nil {
-		s.log.Error("first reconciliation failed", "category", "trigger-reconcile", "err", err)
+	for {
+		_, err := s.reconciler.reconcile(ctx, sweepOptions{})
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("first reconciliation failed", "category", "trigger-reconcile", "err", err)
+		}
+		if !errors.Is(err, ErrBusy) || ctx.Err() != nil {
+			break
+		}
+		pause(ctx, attendEvery)
 	}
 	s.reconciler.started.Store(true)
 }
