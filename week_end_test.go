@@ -19,6 +19,7 @@ func (w *week) note() {
 			w.t.Errorf("job %d had ended %s and is now %s; history %q", j.ID, then.as, is, w.history(j.ID))
 			w.ended[j.ID] = seenEnd{is, then.at} // once is enough
 		case known || !hasEnded(j):
+		case !j.Persistent && time.Until(j.RemoveAt) < time.Second: // it may be gone by now
 		case isOrphan(j):
 			if w.misses(j.TriggerRunID) == 0 {
 				w.t.Errorf("job %d was given up, and Trigger.dev has its run %s; history %q", j.ID, j.TriggerRunID, w.history(j.ID))

@@ -255,10 +255,15 @@ func (w *week) loseReplyOfFailure() {
 // loseReplies lets submits arrive and no word come back, on no way.
 func (w *week) loseReplies() {
 	w.calm()
+	w.loseNews()
+	w.cast(losesSubmits)
+}
+
+// loseNews lets nothing be heard of runs but what is asked.
+func (w *week) loseNews() {
 	w.in.cut(errNoRoute)
 	w.cast(cutsStream)
 	time.Sleep(time.Minute) // until the poll under way is over
-	w.cast(losesSubmits)
 }
 
 // cancelInDoubt cancels a job of which nobody knows whether it has a run.
@@ -283,7 +288,7 @@ func (w *week) dieOrNot() {
 	}
 }
 
-// raceCancel cancels jobs about when they end.
+// raceCancel cancels jobs about when they end, and one that has ended unheard.
 func (w *week) raceCancel() {
 	w.calm()
 	for range 12 {
@@ -291,6 +296,11 @@ func (w *week) raceCancel() {
 		time.Sleep(w.between(400*time.Millisecond, 600*time.Millisecond))
 		w.cancelJob(id, "?waitMs=1")
 	}
+	w.loseNews()
+	id := w.ask("ok", nil)
+	time.Sleep(time.Second)
+	w.cancelJob(id, "?waitMs=1")
+	w.in.cut(nil)
 }
 
 // forge brings an event that nobody signed, and one with a good signature that
