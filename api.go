@@ -166,12 +166,19 @@ func (a *api) getJob(ctx context.Context, in *struct {
 	return &bodyOutput[jobView]{viewJob(j)}, err
 }
 
-// waitFor reads a job and waits until it is as wanted, or the time is over.
+// waitFor reads a job and waits until it is as wanted, or the time is over. What other
+// sidejobs write may be told late or never.
 func (a *api) waitFor(ctx context.Context, id int64, waitMs int, enough func(job.Job) bool) (job.Job, error) {
 	changed, stop := a.store.Watch(id)
 	defer stop()
 	timer := time.NewTimer(time.Duration(waitMs) * time.Millisecond)
 	defer timer.Stop()
+	var again <-chan time.Time
+	if !a.store.Alone() {
+		ticker := time.NewTicker(lookAgain)
+		defer ticker.Stop()
+		again = ticker.C
+	}
 	for {
 		j, err := a.store.Get(ctx, id)
 		if err != nil || waitMs == 0 || enough(j) {
@@ -179,8 +186,9 @@ func (a *api) waitFor(ctx context.Context, id int64, waitMs int, enough func(job
 		}
 		select {
 		case <-changed:
+		case <-again:
 		case <-timer.C:
-			return j, nil
+			waitMs = 0
 		case <-a.draining.Done():
 			return j, nil
 		case <-ctx.Done():

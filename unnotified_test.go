@@ -25,6 +25,31 @@ func TestWithoutNotificationsRowsOfTheHostAreTakenUpSoonAfter(t *testing.T) {
 	})
 }
 
+// Another sidejob ends a job, and this one is not told.
+func TestWithoutNotificationsALongPollEndsSoonAfterTheJob(t *testing.T) {
+	throwAwayCluster().url(t)
+	for name, c := range map[string]struct{ waits, ends, answered time.Duration }{
+		"it looks again":       {time.Minute, 6 * time.Second, 2 * lookAgain},
+		"it looks at the last": {3 * time.Second, 2 * time.Second, 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := postgresDatabases{throwAwayCluster()}
+				w := newWorld(t, onEngine(e))
+				id := w.schedule(map[string]any{"type": "work"}).ID
+				begun := time.Now()
+				time.AfterFunc(c.ends, func() {
+					e.do(t, w.cfg.database, "UPDATE worker_jobs SET finished = due, success = TRUE")
+				})
+				j := w.view(w.call("GET", fmt.Sprintf("/api/jobs/%d?waitMs=%d", id, c.waits.Milliseconds()), nil))
+				if took := time.Since(begun); !hasEnded(j) || took != c.answered {
+					t.Errorf("answered %s after %s, want it completed after %s", j.Status, took, c.answered)
+				}
+			})
+		})
+	}
+}
+
 // A host may turn them off.
 func TestNotificationsTakeAConnectionUnlessTurnedOff(t *testing.T) {
 	e := postgresDatabases{throwAwayCluster()}
