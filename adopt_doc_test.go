@@ -105,9 +105,16 @@ func drizzleIndex(i schemaStatement) string {
 	}
 	var on []string
 	for name := range strings.SplitSeq(i.on, ", ") {
+		if strings.Contains(name, "(") {
+			on = append(on, "sql`"+name+"`")
+			continue
+		}
 		on = append(on, "t."+camel(name))
 	}
 	text := fmt.Sprintf("%s(%q).on(%s)", made, i.name, strings.Join(on, ", "))
+	if i.method != "" {
+		text = fmt.Sprintf("%s(%q).using(%q, %s)", made, i.name, i.method, strings.Join(on, ", "))
+	}
 	if i.where != "" {
 		text += ".where(sql`" + strings.Join(strings.Fields(i.where), " ") + "`)"
 	}

@@ -96,3 +96,17 @@ func TestANumberThatTheHostsColumnCannotHoldIsRefused(t *testing.T) {
 		t.Errorf("ids used up: got error %v, want a 422", err)
 	}
 }
+
+// There is no CHECK on a host's table.
+func TestARowThatEndedWithoutSayingHowIsFailedWhereverItIsCounted(t *testing.T) {
+	store, host := openAdoptedForTest(t)
+	s := storeTest{t, store, host}
+	s.hostExec("INSERT INTO worker_jobs (tag, type, due, finished) VALUES ('old', 'work', now(), now())")
+	if got := s.list(Filter{Status: job.Failed}); len(got) != 1 || got[0].Status() != job.Failed {
+		t.Errorf("listed as failed: got %+v, want the row", got)
+	}
+	stats, err := s.Stats(t.Context(), now())
+	if got := stats.Jobs[job.Internal]; err != nil || got[job.Failed] != 1 || got[job.Pending] != 0 {
+		t.Errorf("counted: got %v, error %v; want one that failed", got, err)
+	}
+}

@@ -310,7 +310,8 @@ func TestAdoptingMakesABrokenIndexAgain(t *testing.T) {
 	for _, text := range []string{
 		"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'worker_jobs_owed'::regclass",
 		"DROP INDEX worker_jobs_tag",
-		"ALTER TABLE worker_jobs DROP COLUMN labels, DROP COLUMN remove_delay_ms", // as a host's migration might
+		"DROP INDEX worker_jobs_created; CREATE INDEX worker_jobs_created ON worker_jobs (created_at)", // as an older sidejob made it
+		"ALTER TABLE worker_jobs DROP COLUMN labels, DROP COLUMN remove_delay_ms",                      // as a host's migration might
 	} {
 		if _, err := host.Exec(text); err != nil {
 			t.Fatal(err)
@@ -320,7 +321,7 @@ func TestAdoptingMakesABrokenIndexAgain(t *testing.T) {
 	if code != 1 {
 		t.Errorf("check: exit code %d, want 1", code)
 	}
-	contains(t, out, "adopted", "worker_jobs_owed is not valid", "index worker_jobs_tag", "labels, remove_delay_ms")
+	contains(t, out, "adopted", "worker_jobs_owed is not valid", "index worker_jobs_tag", "index worker_jobs_created on (created_at, id)", "labels, remove_delay_ms")
 	code, _, errs := sidejob(t, env, "serve", "--no-trigger", "--listen", "127.0.0.1:0")
 	if code != 2 {
 		t.Errorf("serve: exit code %d, want 2", code)
@@ -330,7 +331,7 @@ func TestAdoptingMakesABrokenIndexAgain(t *testing.T) {
 	if code != 0 {
 		t.Errorf("adopt again: exit code %d: %s", code, errs)
 	}
-	contains(t, out, "DROP INDEX CONCURRENTLY IF EXISTS public.worker_jobs_owed")
+	contains(t, out, "DROP INDEX CONCURRENTLY IF EXISTS public.worker_jobs_owed", "DROP INDEX CONCURRENTLY IF EXISTS public.worker_jobs_created")
 	if code, out, _ := sidejob(t, env, "db", "check"); code != 0 {
 		t.Errorf("check at the end: exit code %d: %s", code, out)
 	}

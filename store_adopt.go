@@ -173,15 +173,15 @@ func (a *adoption) judgeNulls(ctx context.Context, s *survey) error {
 	return nil
 }
 
-// judgeIndexes finds names that are taken by another index, and rows that a unique
-// index would refuse.
+// judgeIndexes finds names that are taken by another index of the host's, and rows that a
+// unique index would refuse.
 func (a *adoption) judgeIndexes(ctx context.Context, s *survey) error {
 	for _, i := range schemaStatements(a.schema) {
 		if i.kind != "INDEX" || !i.host {
 			continue
 		}
 		is, ok := s.indexes[i.name]
-		if ok && (is.on != i.on || is.unique != i.unique) {
+		if ok && s.version == 0 && !i.describes(is) {
 			s.problems = append(s.problems, fmt.Sprintf("index %s is there and another than sidejob's, which is on (%s): rename it", i.name, i.on))
 		}
 		if !i.unique || ok && is.valid || slices.ContainsFunc(s.table.lacks(), func(c schemaColumn) bool { return strings.Contains(i.text, c.name) }) {
@@ -194,6 +194,13 @@ func (a *adoption) judgeIndexes(ctx context.Context, s *survey) error {
 		s.problems = append(s.problems, twins...)
 	}
 	return nil
+}
+
+// describes tells whether an index that is there has the columns of the statement. JSON is
+// read as jsonb, which a host's column may be.
+func (s schemaStatement) describes(is heldIndex) bool {
+	plain := strings.NewReplacer("::jsonb", "", "(", "", ")", "")
+	return plain.Replace(is.on) == plain.Replace(s.on) && is.unique == s.unique
 }
 
 // twins are the values that more than one row has where the index allows one.
@@ -261,17 +268,22 @@ func (a *adoption) addColumns(table string, missing []schemaColumn) adoptStep {
 	}
 }
 
-// buildIndex makes an index while the host goes on writing. What an earlier try has
-// left unfinished is of no use and is dropped first.
+// buildIndex makes an index while the host goes on writing. What an earlier try has left
+// unfinished is of no use and is dropped first, as is one that an older sidejob made of
+// other columns.
 func buildIndex(s survey, st schemaStatement) (steps []adoptStep) {
 	is, ok := s.indexes[st.name]
-	if ok && is.valid {
+	if ok && is.valid && st.describes(is) {
 		return nil
 	}
 	if ok {
 		schema, _, _ := strings.Cut(s.table.name, ".worker_jobs")
+		why, lacks := "Drops what is left of an index that was not finished.", " is not valid"
+		if is.valid {
+			why, lacks = "Drops an index that an older sidejob made.", " on ("+st.on+")"
+		}
 		steps = append(steps, adoptStep{
-			Why: "Drops what is left of an index that was not finished.", lacks: "index " + st.name + " is not valid",
+			Why: why, lacks: "index " + st.name + lacks,
 			SQL: "DROP INDEX CONCURRENTLY IF EXISTS " + schema + "." + st.name,
 		})
 	}

@@ -21,6 +21,7 @@ type schemaStatement struct {
 	host   bool   // it is about worker_jobs, not about a table of sidejob's own
 	unique bool   // an index
 	on     string // the columns of an index
+	method string // of an index that is no B-tree
 	where  string // its condition
 }
 
@@ -57,9 +58,11 @@ func readStatement(text, schema string) schemaStatement {
 	if s.kind != "INDEX" {
 		return s
 	}
-	_, rest, _ = strings.Cut(rest, "(")
-	s.on, s.where, _ = strings.Cut(rest, ")")
-	_, s.where, _ = strings.Cut(s.where, "WHERE ")
+	// ON table [USING method] (columns) [WHERE condition]
+	on, where, _ := strings.Cut(strings.Join(strings.Fields(rest), " "), " WHERE ")
+	table, on, _ := strings.Cut(strings.TrimSuffix(on, ")"), " (")
+	_, s.method, _ = strings.Cut(table, " USING ")
+	s.on, s.where = on, where
 	if !s.host {
 		s.name = schema + "." + s.name
 	}

@@ -113,6 +113,6 @@ func (c *changeset) applyKept(ctx context.Context, j job.Job) error {
 	if len(kept) == 0 {
 		return nil
 	}
-	_, err = c.tx.ExecContext(ctx, "UPDATE inbox SET event = NULL WHERE run_id = $1", j.RunID)
+	_, err = c.tx.ExecContext(ctx, "UPDATE inbox SET event = NULL WHERE run_id = $1 AND event IS NOT NULL", j.RunID)
 	return err
 }

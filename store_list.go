@@ -22,10 +22,10 @@ func statusCondition(s job.Status) string {
 	case job.Completed:
 		return `finished IS NOT NULL AND success = TRUE`
 	case job.Canceled:
-		return `finished IS NOT NULL AND success = FALSE AND ((executor = 'trigger' AND trigger_status = 'CANCELED')
+		return `finished IS NOT NULL AND success IS NOT TRUE AND ((executor = 'trigger' AND trigger_status = 'CANCELED')
 			OR (executor <> 'trigger' AND cancel_requested = TRUE))`
 	case job.Failed:
-		return `finished IS NOT NULL AND success = FALSE AND ((executor = 'trigger' AND COALESCE(trigger_status, '') <> 'CANCELED')
+		return `finished IS NOT NULL AND success IS NOT TRUE AND ((executor = 'trigger' AND COALESCE(trigger_status, '') <> 'CANCELED')
 			OR (executor <> 'trigger' AND cancel_requested = FALSE))`
 	}
 	return "FALSE"
@@ -60,7 +60,23 @@ func (s *sqlStore) where(f Filter) *where {
 			w.add(column+" = ?", value)
 		}
 	}
-	equal("executor", string(f.Executor))
+	either := func(is *bool, yes, no string) {
+		switch {
+		case is == nil:
+		case *is:
+			w.add(yes)
+		default:
+			w.add(no)
+		}
+	}
+	switch f.Executor {
+	case job.Internal:
+		w.add("executor = 'internal'")
+	case job.Trigger:
+		w.add("executor = 'trigger'")
+	default:
+		equal("executor", string(f.Executor))
+	}
 	equal("type", f.Type)
 	equal("tag", f.Tag)
 	equal("name", f.Name)
@@ -70,15 +86,9 @@ func (s *sqlStore) where(f Filter) *where {
 	if f.UserID != nil {
 		w.add("user_id = CAST(? AS bigint)", *f.UserID)
 	}
-	if f.Finished != nil {
-		w.add("(finished IS NOT NULL) = ?", *f.Finished)
-	}
-	if f.Success != nil {
-		w.add("success = ?", *f.Success)
-	}
-	if f.Recurring != nil {
-		w.add("(cron_schedule IS NOT NULL) = ?", *f.Recurring)
-	}
+	either(f.Finished, "finished IS NOT NULL", "finished IS NULL")
+	either(f.Success, "finished IS NOT NULL AND success = TRUE", "finished IS NOT NULL AND success = FALSE")
+	either(f.Recurring, "cron_schedule IS NOT NULL", "cron_schedule IS NULL")
 	if f.ScheduleID != 0 {
 		// Of internal jobs the first row is an occurrence like those after it.
 		const first = "COALESCE((SELECT schedule_row FROM worker_jobs WHERE id = CAST(? AS bigint)), ?)"
@@ -177,15 +187,8 @@ func (s *sqlStore) Stats(ctx context.Context, at time.Time) (stats Stats, err er
 	ctx, done := s.reading(ctx, &err)
 	defer done()
 	stats = Stats{Jobs: map[job.Executor]map[job.Status]int64{}}
-	for _, executor := range []job.Executor{job.Internal, job.Trigger} {
-		stats.Jobs[executor] = map[job.Status]int64{}
-		for _, status := range []job.Status{job.Pending, job.Executing, job.Completed, job.Failed, job.Canceled} {
-			n, err := s.Count(ctx, Filter{Executor: executor, Status: status})
-			if err != nil {
-				return stats, err
-			}
-			stats.Jobs[executor][status] = n
-		}
+	if err := s.countJobs(ctx, stats.Jobs); err != nil {
+		return stats, fmt.Errorf("count jobs: %w", err)
 	}
 	err = s.db.QueryRowContext(ctx, `
 		SELECT COUNT(*), MIN(CASE WHEN trigger_run_id IS NULL THEN created_at ELSE updated_at END),
@@ -204,4 +207,41 @@ func (s *sqlStore) Stats(ctx context.Context, at time.Time) (stats Stats, err er
 		return stats, fmt.Errorf("read sync lag: %w", err)
 	}
 	return stats, nil
+}
+
+// countJobs counts all jobs by what their status is read off. The ended ones are many
+// and are counted in an index of their own, which holds nothing else.
+func (s *sqlStore) countJobs(ctx context.Context, into map[job.Executor]map[job.Status]int64) error {
+	for _, executor := range []job.Executor{job.Internal, job.Trigger} {
+		into[executor] = map[job.Status]int64{job.Pending: 0, job.Executing: 0, job.Completed: 0, job.Failed: 0, job.Canceled: 0}
+	}
+	rows, err := s.db.QueryContext(ctx, `
+		SELECT TRUE, executor, success, trigger_status, cancel_requested, FALSE, COUNT(*) FROM worker_jobs
+		WHERE finished IS NOT NULL GROUP BY executor, success, trigger_status, cancel_requested
+		UNION ALL
+		SELECT FALSE, executor, NULL, trigger_status, FALSE, lease_token IS NOT NULL, COUNT(*) FROM worker_jobs
+		WHERE finished IS NULL GROUP BY executor, trigger_status, lease_token IS NOT NULL`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var j job.Job
+		var ended, held bool
+		var n int64
+		if err := rows.Scan(&ended, textColumn[job.Executor]{&j.Executor}, boolColumn{&j.Success}, textColumn[job.Status]{&j.TriggerStatus},
+			&j.CancelRequested, &held, &n); err != nil {
+			return err
+		}
+		if held {
+			j.LeaseToken = "held"
+		}
+		if ended {
+			j.Finished = time.Unix(0, 0)
+		}
+		if of := into[j.Executor]; of != nil {
+			of[j.Status()] += n
+		}
+	}
+	return rows.Err()
 }

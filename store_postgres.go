@@ -91,7 +91,7 @@ func (c postgresConfig) dialect(host map[string]hostColumn) dialect {
 		shared:    true,
 		forUpdate: " FOR UPDATE", skipLocked: " FOR UPDATE SKIP LOCKED",
 		lockTag:  "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
-		hasLabel: "jsonb_exists(labels::jsonb, %s)",
+		hasLabel: "labels::jsonb @> jsonb_build_array(CAST(%s AS text))",
 		time:     func(t time.Time) any { return t.UTC() },
 		busy:     postgresBusy,
 		patience: c.patience(),

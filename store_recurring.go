@@ -99,7 +99,10 @@ func (s *sqlStore) RecurringRow(ctx context.Context, id int64) (j job.Job, err e
 	}
 	for _, open := range []string{"finished IS NULL AND", ""} {
 		jobs, err := s.selectJobs(ctx, s.db, fmt.Sprintf(`
-			WHERE %s cron_schedule IS NOT NULL AND (id = CAST($1 AS bigint) OR schedule_row = $1) ORDER BY id DESC LIMIT 1`, open), first)
+			WHERE id = (SELECT MAX(id) FROM (
+				SELECT id FROM worker_jobs WHERE %[1]s cron_schedule IS NOT NULL AND id = CAST($1 AS bigint)
+				UNION ALL
+				SELECT MAX(id) FROM worker_jobs WHERE %[1]s cron_schedule IS NOT NULL AND schedule_row = $1) AS those)`, open), first)
 		if err != nil {
 			return job.Job{}, fmt.Errorf("read recurring job %d: %w", id, err)
 		}

@@ -152,7 +152,7 @@ func openLocked(ctx context.Context, path string, at time.Time) (*sqlStore, erro
 
 func sqliteDialect() dialect {
 	return dialect{
-		hasLabel: "EXISTS (SELECT 1 FROM json_each(labels) WHERE value = %s)",
+		hasLabel: "labels <> '[]' AND EXISTS (SELECT 1 FROM json_each(labels) WHERE value = %s)",
 		time:     sqliteTime,
 		busy:     sqliteBusy,
 	}

@@ -102,7 +102,7 @@ func TestAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 
 func TestAMigrationThatFailsChangesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "old.db")
-	makeSchema1(t, path, "CREATE TABLE worker_jobs_schedule (theirs INTEGER);") // the name of the last index
+	makeSchema1(t, path, "CREATE TABLE worker_jobs_ended (theirs INTEGER);") // the name of one of the last indexes
 	host := hostConnection(t, path)
 	before := schemaOf(t, host)
 	store, err := openSQLite(t.Context(), path, time.Now())
@@ -110,7 +110,7 @@ func TestAMigrationThatFailsChangesNothing(t *testing.T) {
 		mustClose(t, store)
 		t.Fatal("got a store, want an error")
 	}
-	contains(t, err.Error(), "bring the schema up to date of database", path, "worker_jobs_schedule")
+	contains(t, err.Error(), "bring the schema up to date of database", path, "worker_jobs_ended")
 	if after := schemaOf(t, host); !maps.Equal(after, before) {
 		t.Errorf("the schema was %v and is %v", before, after)
 	}
@@ -118,7 +118,7 @@ func TestAMigrationThatFailsChangesNothing(t *testing.T) {
 	if err := host.QueryRow("SELECT user_version, (SELECT COUNT(*) FROM worker_jobs) FROM pragma_user_version").Scan(&version, &rows); err != nil || version != 1 || rows != 3 {
 		t.Errorf("got version %d and %d rows, error %v; want 1 and 3", version, rows, err)
 	}
-	if _, err := host.Exec("DROP TABLE worker_jobs_schedule"); err != nil {
+	if _, err := host.Exec("DROP TABLE worker_jobs_ended"); err != nil {
 		t.Fatal(err)
 	}
 	mustClose(t, mustOpenSQLite(t, path))
