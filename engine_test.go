@@ -123,12 +123,9 @@ func (e postgresDatabases) do(t *testing.T, address string, statements ...string
 // process that is killed.
 func (e postgresDatabases) crash(t *testing.T, address string, end func()) string {
 	t.Helper()
-	name := nameOf(t, address)
-	e.do(t, e.url(t),
-		"ALTER DATABASE "+name+" ALLOW_CONNECTIONS false",
-		"SELECT pg_terminate_backend(pid, 5000)::text FROM pg_stat_activity WHERE datname = '"+name+"'")
+	mend := e.cut(t, address)
 	end()
-	e.do(t, e.url(t), "ALTER DATABASE "+name+" ALLOW_CONNECTIONS true")
+	mend()
 	for _, dead := range e.do(t, address,
 		"UPDATE sidejob.lead SET expires_at = 'infinity' WHERE expires_at > now()",
 		"UPDATE sidejob.instances SET seen_at = 'infinity' RETURNING id",
@@ -139,6 +136,16 @@ func (e postgresDatabases) crash(t *testing.T, address string, end func()) strin
 		time.AfterFunc(aliveWithin, func() { e.do(t, address, "DELETE FROM sidejob.instances WHERE id = '"+dead+"'") })
 	}
 	return address
+}
+
+// cut ends all connections to a database, and lets nobody connect until it is mended.
+func (e postgresDatabases) cut(t *testing.T, address string) (mend func()) {
+	t.Helper()
+	name := nameOf(t, address)
+	e.do(t, e.url(t),
+		"ALTER DATABASE "+name+" ALLOW_CONNECTIONS false",
+		"SELECT pg_terminate_backend(pid, 5000)::text FROM pg_stat_activity WHERE datname = '"+name+"'")
+	return func() { e.do(t, e.url(t), "ALTER DATABASE "+name+" ALLOW_CONNECTIONS true") }
 }
 
 // backup dumps the database and restores the dump beside it. By the time that a copy is

@@ -21,30 +21,32 @@ func weekSeeds() *string {
 var weeks = weekSeeds()
 
 // A week in which everything happens: jobs come, are canceled and replaced, the way
-// to Trigger.dev fails in every manner, events are lost, doubled, late and forged, and
-// sidejob is stopped, killed and left off for hours. When the troubles are over, every
-// row says what Trigger.dev says and each job has one run; then somebody restores an
-// older backup, and still no job gets a second one. The seed gives the dice; who
-// throws them first is not in its hands.
+// to Trigger.dev fails in every manner, events are lost, doubled, late and forged,
+// PostgreSQL goes away, and sidejob is stopped, killed and left off for hours. When the
+// troubles are over, every row says what Trigger.dev says and each job has one run; then
+// somebody restores an older backup, and still no job gets a second one. The seed gives
+// the dice; who throws them first is not in its hands.
 func TestAWeekOfTroubles(t *testing.T) {
 	tellAtLeisure(t)
-	for text := range strings.SplitSeq(*weeks, ",") {
-		seed, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatalf("-week.seed: %v", err)
-		}
-		t.Run("seed "+text, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWeek(t, seed)
-				w.liveThrough()
-				w.clearUp()
-				w.wantTruth(w.brief...)
-				w.wantPromises()
-				w.wantTroubles()
-				w.restoreBackup()
+	onEachEngine(t, func(t *testing.T, on worldOption) {
+		for text := range strings.SplitSeq(*weeks, ",") {
+			seed, err := strconv.ParseUint(text, 10, 64)
+			if err != nil {
+				t.Fatalf("-week.seed: %v", err)
+			}
+			t.Run("seed "+text, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWeek(t, seed, on)
+					w.liveThrough()
+					w.clearUp()
+					w.wantTruth(w.brief...)
+					w.wantPromises()
+					w.wantTroubles()
+					w.restoreBackup()
+				})
 			})
-		})
-	}
+		}
+	})
 }
 
 // week is a scene with bad luck.
@@ -64,8 +66,8 @@ type seenEnd struct {
 	at time.Time // seen, not ended
 }
 
-func newWeek(t *testing.T, seed uint64) *week {
-	w := &week{scene: newScene(t, withTasks(sceneTasks()), withWorkers(1)), weather: newWeather(seed), begun: time.Now(), ended: map[int64]seenEnd{}}
+func newWeek(t *testing.T, seed uint64, on worldOption) *week {
+	w := &week{scene: newScene(t, on, withTasks(sceneTasks()), withWorkers(1)), weather: newWeather(seed), begun: time.Now(), ended: map[int64]seenEnd{}}
 	w.out.tapWith(w.disturb)
 	w.in.tapWith(w.mislay)
 	return w
@@ -90,6 +92,9 @@ func (w *week) troubles() []func() {
 			func() { w.spoil("stream reset", fault("", streamPath, "reset")) },
 			func() { w.spoil("stream 404", fault("", streamPath, "notFound")) },
 		})
+	if e, can := w.engine.(postgresDatabases); can {
+		list = append(list, some(3, func() { w.loseDatabase(e) })...)
+	}
 	w.shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	return list
 }
@@ -175,6 +180,50 @@ func (w *week) outage() {
 	if run := w.get(id).TriggerRunID; run != "" {
 		w.t.Errorf("job %d got run %s from a Trigger.dev that was down", id, run)
 	}
+}
+
+// loseDatabase is PostgreSQL away, for a moment or for minutes in which runs end.
+func (w *week) loseDatabase(e postgresDatabases) {
+	w.calm()
+	ends, stays := w.ask("minute", nil), w.ask("stays", nil)
+	w.soonEnough(ends, 50*time.Second, "it has a run", hasRun)
+	w.soonEnough(stays, 50*time.Second, "it has a run", hasRun)
+	mend := e.cut(w.t, w.cfg.database)
+	for _, r := range []answer{
+		w.call("GET", "/api/jobs", nil),
+		w.call("POST", "/api/jobs", `{"type":"ok"}`),
+		w.call("POST", fmt.Sprintf("/api/jobs/%d/cancel", stays), nil),
+	} {
+		if r.status != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" {
+			w.t.Errorf("while the database is away a call is answered %d %s, Retry-After %q", r.status, r.body, r.header.Get("Retry-After"))
+		}
+	}
+	time.Sleep(pick(w.weather, 0, 5*time.Second, w.between(30*time.Second, 20*time.Minute)))
+	mend()
+	w.count("database away")
+	w.insist()
+	w.live(w.between(time.Second, time.Minute), 10*time.Second)
+	w.soonEnough(ends, 3*time.Minute, "its end is known", hasEnded)
+	w.cancelJob(stays, "?waitMs=1")
+}
+
+// insist asks again as long as it is told to: a connection that broke is found out by
+// who uses it next.
+func (w *week) insist() {
+	for range 3 {
+		r := w.call("POST", "/api/jobs", map[string]any{"type": "ok", "executor": "trigger", "triggerTaskId": "ok", "persistent": true})
+		if r.status == http.StatusCreated {
+			w.jobs = append(w.jobs, w.view(r).ID)
+			time.Sleep(2 * time.Second) // by then all connections are looked at before they are used
+			return
+		}
+		pause, err := strconv.Atoi(r.header.Get("Retry-After"))
+		if r.status != http.StatusServiceUnavailable || err != nil {
+			w.t.Errorf("once the database is back a call is answered %d %s", r.status, r.body)
+		}
+		time.Sleep(time.Duration(pause) * time.Second)
+	}
+	w.t.Error("the database is back, and not for sidejob")
 }
 
 func (w *week) saveBackup() {
