@@ -244,6 +244,7 @@ func (o *outbox) submit(ctx context.Context, j job.Job) bool {
 	}
 	o.failpoint.at("submit.held")
 	sent := o.adapter.submit(ctx, j, doubted)
+	sent.event.Lease.Token = j.LeaseToken
 	o.failpoint.at("submit.answered")
 	if sent.event.Kind == job.Unreached {
 		if is, err := o.store.Get(ctx, j.ID); err == nil && is.RunID != "" {

@@ -239,3 +239,22 @@ func TestTheFirstReconciliationIsRepeatedUntilTheDatabaseIsThere(t *testing.T) {
 		}
 	})
 }
+
+func TestAReplicaThatWasFrozenBeforeItsSendDoesNotSend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, withoutWebhook())
+		j, _, err := job.New(job.Spec{Type: "echo", Executor: job.Trigger, TriggerTask: "echo"}, now(), "key")
+		if err != nil {
+			t.Fatal(err)
+		}
+		step, err := job.Next(j, job.Event{Kind: job.Send, At: now(), Lease: job.Lease{Token: "token", For: submitHold}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(submitHold) // another one may hold the row by now
+		sent := w.srv.outbox.adapter.submit(t.Context(), step.Job, false)
+		if runs := w.remoteRuns(); sent.event.Kind != job.Unreached || len(runs) != 0 {
+			t.Errorf("got %+v and runs %v, want nothing sent", sent.event, runs)
+		}
+	})
+}

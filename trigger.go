@@ -56,7 +56,7 @@ type submission struct {
 // looked for first: a run that failed has freed its idempotency key, so sending
 // again could make a second one.
 func (a *adapter) submit(ctx context.Context, j job.Job, inDoubt bool) submission {
-	ctx, cancel := context.WithTimeout(ctx, submitTimeout)
+	ctx, cancel := context.WithDeadline(ctx, j.LeaseExpires.Add(submitTimeout-submitHold)) // over by now, where this process was frozen
 	defer cancel()
 	if inDoubt {
 		run, found, err := a.find(ctx, j)

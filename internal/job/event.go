@@ -55,7 +55,7 @@ type Event struct {
 	Result json.RawMessage // Complete: the result; Fail: the error
 	Random float64         // Fail: in [0, 1), spreads retries
 
-	Lease Lease // Send, Claim, Renew, Complete, Fail, Release
+	Lease Lease // Send, Claim, Renew, Complete, Fail, Release; the token also Unreached, Refused
 
 	Run Run // Submitted, Told, Seen
 

@@ -68,6 +68,9 @@ func TestAnInternalJobHearsNothingOfRuns(t *testing.T) {
 
 func TestLateAndRepeatedNewsChangesNothing(t *testing.T) {
 	begun := running(t)
+	again := after(t, triggerJob(t), send(), at(second(60), send()))
+	again.LeaseToken = "another" // who sends it now
+	late := func(ev Event) Event { ev.Lease.Token = "sender"; return ev }
 	for _, c := range []struct {
 		name string
 		job  Job
@@ -85,6 +88,9 @@ func TestLateAndRepeatedNewsChangesNothing(t *testing.T) {
 		{"a refusal after the run was made", queued(t), rejected()},
 		{"a refusal after the end", after(t, begun, seen("FAILED")), rejected()},
 		{"not reached after the end", after(t, begun, seen("FAILED")), unreached(false)},
+		{"not reached by one who holds the row no more", again, late(unreached(false))},
+		{"a refusal to one who holds the row no more", again, late(rejected())},
+		{"not reached by one whose hold has been given up", after(t, again, unreached(true)), late(unreached(false))},
 		{"stopping, though nobody asked for it", begun, Event{Kind: Stopping}},
 		{"told of an orphan", after(t, begun, lost()...), told("COMPLETED", whole)},
 		{"seen before the row knows its run", after(t, triggerJob(t), send()), seen("COMPLETED")},

@@ -149,7 +149,7 @@ func adopt(j Job, ev Event) Job {
 // onRefused ends a job that Trigger.dev will never take. One that was to be
 // canceled anyway is canceled: no run of it exists.
 func onRefused(j Job, ev Event) Step {
-	if j.Executor != Trigger || j.Done() || j.RunID != "" {
+	if j.Executor != Trigger || j.Done() || j.RunID != "" || outdated(j, ev) {
 		return Step{Job: j}
 	}
 	j = withoutLease(j)
@@ -167,7 +167,7 @@ func onRefused(j Job, ev Event) Step {
 // certainly did not arrive, of a run or of a schedule, leaves no doubt, and a cancel
 // can then be settled here.
 func onUnreached(j Job, ev Event) Step {
-	if j.Executor != Trigger || j.Done() {
+	if j.Executor != Trigger || j.Done() || outdated(j, ev) {
 		return Step{Job: j}
 	}
 	j.Error = ev.Err
@@ -181,6 +181,13 @@ func onUnreached(j Job, ev Event) Step {
 		}
 	}
 	return changed(j, ev)
+}
+
+// outdated tells whether the event is what came of a send for which the row is held no
+// more, as of a process that was frozen: another send may be under way, and only that
+// one's outcome counts. A run that was made counts whoever brings it.
+func outdated(j Job, ev Event) bool {
+	return ev.Lease.Token != "" && ev.Lease.Token != j.LeaseToken
 }
 
 // onStopping notes that Trigger.dev has taken the cancel. Only its word on the run
