@@ -29,17 +29,29 @@ import (
 type cluster struct {
 	start   func() (string, error) // once; the URL
 	begun   atomic.Bool
+	bin     string // where its programs are
 	folder  string
+	fsync   string // "off" where nothing has to outlive the server
 	server  *exec.Cmd
 	schemas atomic.Int64
 }
 
 // throwAwayCluster is the one cluster there is.
 var throwAwayCluster = sync.OnceValue(func() *cluster {
-	c := &cluster{}
+	c := &cluster{fsync: "off"}
 	c.start = sync.OnceValues(c.run)
 	return c
 })
+
+// ownCluster is a cluster of the test's own, which it may stop and start again: what
+// was committed is there afterwards.
+func ownCluster(t *testing.T) (c *cluster, address string) {
+	t.Helper()
+	c = &cluster{fsync: "on"}
+	c.start = sync.OnceValues(c.launch)
+	t.Cleanup(c.stop)
+	return c, c.url(t)
+}
 
 var errNoPostgres = errors.New("no PostgreSQL here: install it, or set TEST_DATABASE_URL")
 
@@ -61,10 +73,7 @@ func (c *cluster) run() (string, error) {
 	if address := os.Getenv("TEST_DATABASE_URL"); address != "" {
 		return address, nil
 	}
-	if c.program("postgres") == "" {
-		return "", errNoPostgres
-	}
-	return c.launch(filepath.Dir(c.program("postgres")))
+	return c.launch()
 }
 
 // program finds one of PostgreSQL's, "" when it is not there. Debian keeps them apart by
@@ -82,7 +91,12 @@ func (c *cluster) program(name string) string {
 
 // launch makes a cluster in a folder of its own and waits until it answers on a
 // socket there. Root must not run it, so root has the user postgres do so.
-func (c *cluster) launch(bin string) (_ string, err error) {
+func (c *cluster) launch() (_ string, err error) {
+	found := c.program("postgres")
+	if found == "" {
+		return "", errNoPostgres
+	}
+	c.bin = filepath.Dir(found)
 	if c.folder, err = os.MkdirTemp("", "sidejob-postgres-"); err != nil {
 		return "", err
 	}
@@ -91,20 +105,38 @@ func (c *cluster) launch(bin string) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
-	data := filepath.Join(c.folder, "data")
-	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	initdb := exec.Command(filepath.Join(c.bin, "initdb"), "-D", c.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 	initdb.SysProcAttr, initdb.Dir = as, c.folder
 	if text, err := initdb.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("initdb: %w: %s", err, text)
 	}
-	c.server = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", c.folder,
-		"-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=300", "-c", "shared_buffers=64MB", "-c", "log_min_messages=fatal")
-	c.server.SysProcAttr, c.server.Dir = as, c.folder
+	return c.boot()
+}
+
+func (c *cluster) data() string { return filepath.Join(c.folder, "data") }
+
+// boot runs the server on the data there are.
+func (c *cluster) boot() (address string, err error) {
+	c.server = exec.Command(filepath.Join(c.bin, "postgres"), "-D", c.data(), "-k", c.folder,
+		"-c", "listen_addresses=", "-c", "fsync="+c.fsync, "-c", "max_connections=300", "-c", "shared_buffers=64MB", "-c", "log_min_messages=fatal")
+	if c.server.SysProcAttr, err = c.servant(); err != nil {
+		return "", err
+	}
+	c.server.Dir = c.folder
 	if err := c.server.Start(); err != nil {
 		return "", err
 	}
-	address := "postgres://postgres@/postgres?host=" + url.QueryEscape(c.folder)
+	address = "postgres://postgres@/postgres?host=" + url.QueryEscape(c.folder)
 	return address, answersSoon(address)
+}
+
+// halt ends the server as a restart does: every connection is broken off, what was
+// committed is kept.
+func (c *cluster) halt() error {
+	if err := c.server.Process.Signal(os.Interrupt); err != nil {
+		return err
+	}
+	return c.server.Wait()
 }
 
 // servant is who runs the server.

@@ -152,7 +152,7 @@ func freeAddress(t *testing.T) string {
 const processSecret = "process-test-secret"
 
 // startEmulatorProcess runs sidejob emulator until the test ends.
-func startEmulatorProcess(t *testing.T, webhookURL, tasks string) (base string) {
+func startEmulatorProcess(t *testing.T, webhookURL, tasks string, more ...string) (base string) {
 	t.Helper()
 	dir := t.TempDir()
 	args := []string{"emulator", "--emulator-listen", freeAddress(t)}
@@ -166,7 +166,7 @@ func startEmulatorProcess(t *testing.T, webhookURL, tasks string) (base string) 
 		}
 		args = append(args, "--emulator-tasks", path)
 	}
-	p := startProcess(t, dir, []string{"TRIGGER_WEBHOOK_SECRET=" + processSecret}, args...)
+	p := startProcess(t, dir, []string{"TRIGGER_WEBHOOK_SECRET=" + processSecret}, append(args, more...)...)
 	if _, err := p.out.waitFor(t.Context(), "Trigger.dev emulator"); err != nil {
 		t.Fatalf("the emulator does not start: %v %s", err, p.err.text())
 	}
