@@ -258,3 +258,51 @@ func TestAReplicaThatWasFrozenBeforeItsSendDoesNotSend(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatTheClockBringsAboutHappensOnceThoughTwoReplicasSeeIt needs no leader: the row's
+// lock decides whose event comes first, and the second one changes nothing.
+func TestWhatTheClockBringsAboutHappensOnceThoughTwoReplicasSeeIt(t *testing.T) {
+	one, other := newPair(t)
+	tick := one.schedule(`{"type":"tick","tag":"tick","executor":"trigger","triggerTaskId":"echo","cronSchedule":"* * * * * *","fireLocally":true,"misfire":"all"}`)
+	for range 20 {
+		one.schedule(`{"type":"work"}`)
+	}
+	held := one.claim(`{"limit":20,"leaseMs":1000}`)
+	if len(held) != 20 {
+		t.Fatalf("claimed %d jobs, want 20", len(held))
+	}
+	waitUntil(t.Context(), tick.Due.Add(3*time.Second), nil)
+	if r := other.call("DELETE", fmt.Sprintf("/api/jobs/%d/schedule", tick.ID), nil); r.status != http.StatusOK {
+		t.Fatalf("end the schedule: %d %s", r.status, r.body)
+	}
+	for _, j := range held {
+		lost := 0
+		for _, line := range other.history(j.ID) {
+			if strings.HasPrefix(line, string(job.LeaseLost)) {
+				lost++
+			}
+		}
+		if lost != 1 {
+			t.Errorf("the lease of job %d was lost %d times, want once: %q", j.ID, lost, other.history(j.ID))
+		}
+	}
+	var page struct{ Jobs []seenJob }
+	other.call("GET", fmt.Sprintf("/api/jobs?limit=200&scheduleId=%d", tick.ID), nil).into(t, &page)
+	seconds := map[time.Time]int{}
+	for _, j := range page.Jobs {
+		if j.ID != tick.ID {
+			seconds[j.Due]++
+		}
+	}
+	if len(seconds) < 3 {
+		t.Errorf("it has fired %d times, want 3 at least", len(seconds))
+	}
+	for second, times := range seconds {
+		if times != 1 {
+			t.Errorf("%s has fired %d times", second, times)
+		}
+	}
+	if runs := len(one.remoteRuns()); runs > len(seconds) {
+		t.Errorf("there are %d runs of %d seconds", runs, len(seconds))
+	}
+}
