@@ -17,7 +17,7 @@ test: ## Run all tests, shuffled and with the race detector.
 
 .PHONY: stories
 stories: ## Run the long tests that the race detector leaves out, such as the simulated week.
-	go test -count=1 -timeout=30m -run='TestAWeekOfTroubles|TestAMonthOfRecurringJobs|TestStoreOnAnAdoptedTable|TestAdoptingLeaves|TestAHundredKills|TestNoStatementReadsAMillionJobs|TestThreeReplicas' .
+	go test -count=1 -timeout=30m -run='TestAWeekOfTroubles|TestAMonthOfRecurringJobs|TestStoreOnAnAdoptedTable|TestAdoptingLeaves|TestAHundredKills|TestNoStatementReadsAMillionJobs|TestThreeReplicas|TestEightWorkersShare|TestWorkersThatDie' .
 
 .PHONY: lint
 lint: ## Check format, vet and staticcheck.
