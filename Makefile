@@ -13,7 +13,7 @@ run: ## Run sidejob for development: API, webhook, SQLite, emulator.
 
 .PHONY: test
 test: ## Run all tests, shuffled and with the race detector.
-	go test -race -shuffle=on -timeout=14m $(LEAN) ./...
+	go test -race -shuffle=on -parallel=4 -timeout=14m $(LEAN) ./...
 
 .PHONY: stories
 stories: ## Run the long tests that the race detector leaves out, such as the simulated week.

@@ -16,6 +16,7 @@ import (
 // flight goes on within two minutes all the same, and no job is sent twice. Each of
 // the two lives is a bubble of its own, and a bubble begins at the same time.
 func TestAClockSetBackHoldsNothingUp(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		leave  func(*scene) []int64 // jobs in flight
 		meet   tap                  // what the next life meets in its first half minute

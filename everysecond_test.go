@@ -223,6 +223,7 @@ func (e *everySecond) wantOneRunEach(rows []seenJob) {
 
 // TestOfEverySecondTheLastHundredAreKept lets jobs recur for two minutes and more.
 func TestOfEverySecondTheLastHundredAreKept(t *testing.T) {
+	t.Parallel()
 	for name, more := range map[string]string{"internal": "", "fired locally": locally} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -21,6 +21,7 @@ var races = raceCount()
 // TestACancelThatRacesACompletionTellsTheTruth cancels runs of 50 ms at about the
 // moment of their end. Whoever wins, the row says what the emulator says.
 func TestACancelThatRacesACompletionTellsTheTruth(t *testing.T) {
+	t.Parallel()
 	const atOnce = 250
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, withTasks(map[string]emulator.Task{"short": {DurationMs: 50, Output: []byte(`"done"`)}}),

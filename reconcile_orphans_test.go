@@ -100,6 +100,7 @@ func TestADryRunChangesNothing(t *testing.T) {
 }
 
 func TestManyRowsAreComparedByLists(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		calls := &countingTransport{}
 		w := newWorld(t, withoutWebhook(), withConfig(func(c *config) {

@@ -47,6 +47,7 @@ func TestARestoredBackupMakesNoSecondRun(t *testing.T) {
 // TestARestoredBackupIsNoticedAfterManyRuns is the same where the backup is older than
 // many runs: the newest ones say nothing of it.
 func TestARestoredBackupIsNoticedAfterManyRuns(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newQuietScene(t, withTasks(sceneTasks()))
 		s.out.cut(errNoRoute)

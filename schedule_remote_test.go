@@ -401,6 +401,7 @@ func TestTwoRowsOfATagTakeTurns(t *testing.T) {
 }
 
 func TestEveryRunOfAScheduleBecomesARow(t *testing.T) {
+	t.Parallel()
 	for name, options := range map[string][]worldOption{"with events": nil, "without events": {withoutWebhook()}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -561,6 +562,7 @@ func TestTwoEnvironmentsDoNotStealEachOthersSchedules(t *testing.T) {
 
 // A key of another environment finds no schedule and no run; that proves nothing.
 func TestAKeyOfAnotherEnvironmentChangesNothing(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		key := "tr_prod_test"
 		s := newScheduleScene(t, withConfig(func(c *config) { c.key = func() string { return key } }))

@@ -136,6 +136,7 @@ func TestEightWorkersShareFiveThousandJobs(t *testing.T) {
 }
 
 func TestWorkersThatDieLoseNoJob(t *testing.T) {
+	t.Parallel()
 	jobs := jobsAtLeisure(1500)
 	c := newCrowd(t, jobs)
 	c.settle(8, 1, 1000, 30/float64(jobs))

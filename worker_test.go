@@ -34,6 +34,7 @@ func wantRemovals(t *testing.T, what string, w *world, want ...string) {
 }
 
 func TestOldJobsAreRemovedEachHour(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Minute)
 		w := newWorld(t, withWorkers(2))
@@ -67,6 +68,7 @@ func TestOldJobsAreRemovedEachHour(t *testing.T) {
 }
 
 func TestTheHourlyRowIsMadeOnceInTheLifeOfADatabase(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Minute)
 		w := newWorld(t, withWorkers(0))
