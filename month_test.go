@@ -22,20 +22,22 @@ import (
 // says of every nominal time, by when sidejob was up, whether it fired.
 func TestAMonthOfRecurringJobs(t *testing.T) {
 	tellAtLeisure(t)
-	for name, begins := range map[string]string{"spring": "2001-03-20T00:00:07.25Z", "autumn": "2001-10-20T00:00:07.25Z"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				time.Sleep(time.Until(instantOf(t, begins)))
-				m := newMonth(t)
-				m.liveThrough()
-				m.wantEveryNominalTime()
-				m.wantClockChanges(name)
-				m.wantEachDoneOnce()
-				m.wantTroubles()
+	onEachEngine(t, func(t *testing.T, on worldOption) {
+		for name, begins := range map[string]string{"spring": "2001-03-20T00:00:07.25Z", "autumn": "2001-10-20T00:00:07.25Z"} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					time.Sleep(time.Until(instantOf(t, begins)))
+					m := newMonth(t, on)
+					m.liveThrough()
+					m.wantEveryNominalTime()
+					m.wantClockChanges(name)
+					m.wantEachDoneOnce()
+					m.wantTroubles()
+				})
 			})
-		})
-	}
+		}
+	})
 }
 
 // month is a scene with recurring jobs, and a worker of the host in each life.
@@ -84,9 +86,9 @@ const (
 	atOdds    = 713 * time.Millisecond
 )
 
-func newMonth(t *testing.T) *month {
+func newMonth(t *testing.T, on worldOption) *month {
 	m := &month{done: map[string]int{}, met: map[string]int{}}
-	m.scene = setScene(t, &scene{out: &wire{mute: true}, in: &wire{}}, []worldOption{withTasks(sceneTasks()), func(w *world) { w.assembled = restful }})
+	m.scene = setScene(t, &scene{out: &wire{mute: true}, in: &wire{}}, []worldOption{on, withTasks(sceneTasks()), func(w *world) { w.assembled = restful }})
 	for i, zone := range []string{"America/New_York", "Europe/Berlin", "Australia/Lord_Howe"} {
 		for k, misfire := range []job.Misfire{job.FireOnce, job.FireSkip, job.FireAll} {
 			for _, cron := range []string{"15 2 * * *", "45 1 * * *", "10 */6 * * *", "30 23 L * *", "0 9 * * 1"} {
@@ -276,11 +278,17 @@ func (m *month) replace(at time.Time, j *ticking, cron string) {
 }
 
 // restful spares a server the looks, every few seconds, at rows that nobody has
-// written since the last one. They are what a simulated month would be spent on.
+// written since the last one, and connections made anew for every nominal time. They are
+// what a simulated month would be spent on.
 func restful(s *server) {
+	if db, is := s.store.(*sqlStore); is && !db.Alone() {
+		db.db.SetConnMaxIdleTime(24 * time.Hour)
+	}
 	s.clockwork.store = &restfulStore{Store: s.store, changed: s.watchAll()}
 	s.outbox.store = &restfulStore{Store: s.store, changed: s.watchAll()}
 	s.workers.desk.store = &restfulStore{Store: s.store, changed: s.watchAll()}
+	terms := &restfulTerms{Store: s.store}
+	s.leadership.store, s.store = terms, terms
 }
 
 func (s *server) watchAll() <-chan struct{} {
@@ -358,4 +366,31 @@ func (r *restfulStore) NextClaimable(ctx context.Context, c Claim) (time.Time, e
 	next, err := r.Store.NextClaimable(ctx, c)
 	r.learn(err == nil, next)
 	return next, err
+}
+
+// restfulTerms is the view of who leads and of who says that it lives. Both go by
+// PostgreSQL's clock, which hardly moves while a month passes in the bubble, so that
+// once in an hour will do.
+type restfulTerms struct {
+	Store
+	term         int64
+	leads, lives time.Time // until when it is not said again
+}
+
+// Lead implements Store.
+func (r *restfulTerms) Lead(ctx context.Context, owner string, life time.Duration) (term int64, err error) {
+	if r.term == 0 || time.Now().After(r.leads) {
+		r.leads = time.Now().Add(time.Hour)
+		r.term, err = r.Store.Lead(ctx, owner, life)
+	}
+	return r.term, err
+}
+
+// Attend implements Store.
+func (r *restfulTerms) Attend(ctx context.Context, owner string) error {
+	if time.Now().Before(r.lives) {
+		return nil
+	}
+	r.lives = time.Now().Add(time.Hour)
+	return r.Store.Attend(ctx, owner)
 }
