@@ -1,6 +1,10 @@
 .DEFAULT_GOAL := help
 # The transpiled C of SQLite is not ours to race; without it the tests take a third.
 LEAN := $(foreach m,sqlite/lib libc memory,-gcflags=modernc.org/$(m)=-race=false)
+# Long tests that the race detector leaves out, and those that do more without it.
+STORIES := TestAWeekOfTroubles TestAMonthOfRecurringJobs TestStoreOnAnAdoptedTable TestAdoptingLeaves \
+	TestAHundredKills TestNoStatementReadsAMillionJobs TestThreeReplicas \
+	TestEightWorkersShare TestWorkersThatDie
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
@@ -16,8 +20,8 @@ test: ## Run all tests, shuffled and with the race detector.
 	go test -race -shuffle=on -parallel=4 -timeout=14m $(LEAN) ./...
 
 .PHONY: stories
-stories: ## Run the long tests that the race detector leaves out, such as the simulated week.
-	go test -count=1 -timeout=30m -run='TestAWeekOfTroubles|TestAMonthOfRecurringJobs|TestStoreOnAnAdoptedTable|TestAdoptingLeaves|TestAHundredKills|TestNoStatementReadsAMillionJobs|TestThreeReplicas|TestEightWorkersShare|TestWorkersThatDie' .
+stories: ## Run the long tests, such as the simulated week, on both engines.
+	go test -count=1 -timeout=14m -parallel=4 -run='$(subst $(eval) ,|,$(STORIES))' .
 
 .PHONY: lint
 lint: ## Check format, vet and staticcheck.

@@ -30,8 +30,12 @@ type engine interface {
 // bubble is around it yet.
 func onEachEngine(t *testing.T, story func(t *testing.T, on worldOption)) {
 	t.Helper()
-	t.Run("SQLite", func(t *testing.T) { story(t, onEngine(sqliteFiles{})) })
+	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
+		story(t, onEngine(sqliteFiles{}))
+	})
 	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
 		throwAwayCluster().url(t)
 		story(t, onEngine(postgresDatabases{throwAwayCluster()}))
 	})

@@ -22,6 +22,7 @@ import (
 // says of every nominal time, by when sidejob was up, whether it fired.
 func TestAMonthOfRecurringJobs(t *testing.T) {
 	tellAtLeisure(t)
+	t.Parallel()
 	onEachEngine(t, func(t *testing.T, on worldOption) {
 		for name, begins := range map[string]string{"spring": "2001-03-20T00:00:07.25Z", "autumn": "2001-10-20T00:00:07.25Z"} {
 			t.Run(name, func(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 // twice, and nobody is answered unclearly.
 func TestThreeReplicasThroughADeathAFreezeAndARestart(t *testing.T) {
 	tellAtLeisure(t)
+	t.Parallel()
 	a := newReplicatedApp(newReplicas(t, 3), 5000, 2000)
 	a.begin(50 * time.Second)
 
@@ -36,7 +37,7 @@ func TestThreeReplicasThroughADeathAFreezeAndARestart(t *testing.T) {
 	second.excused.Store(true)
 	froze := time.Now()
 	a.signal(second, syscall.SIGSTOP)
-	third, term := a.leader(term, 15*time.Second)
+	third, _ := a.leader(term, 15*time.Second)
 	t.Logf("%s has taken over from %s, which was frozen, after %s", third.name, second.name, time.Since(froze).Round(10*time.Millisecond))
 	a.restartDatabase(2 * time.Second)
 	back := time.Now()

@@ -28,6 +28,7 @@ var weeks = weekSeeds()
 // the dice; who throws them first is not in its hands.
 func TestAWeekOfTroubles(t *testing.T) {
 	tellAtLeisure(t)
+	t.Parallel()
 	onEachEngine(t, func(t *testing.T, on worldOption) {
 		for text := range strings.SplitSeq(*weeks, ",") {
 			seed, err := strconv.ParseUint(text, 10, 64)
