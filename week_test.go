@@ -199,7 +199,7 @@ func (w *week) loseDatabase(e postgresDatabases) {
 			w.t.Errorf("while the database is away a call is answered %d %s, Retry-After %q", r.status, r.body, r.header.Get("Retry-After"))
 		}
 	}
-	time.Sleep(pick(w.weather, 0, 5*time.Second, w.between(30*time.Second, 20*time.Minute)))
+	time.Sleep(pick(w.weather, 0, 5*time.Second, w.between(30*time.Second, 5*time.Minute)))
 	mend()
 	w.count("database away")
 	w.insist()
