@@ -145,7 +145,8 @@ func storeCalls(s storeTest, at time.Time) []storeCall {
 		name := fmt.Sprint(" of types ", c.Types, " but ", c.NotTypes)
 		calls = append(calls,
 			storeCall{name: "claim" + name, most: aPage, do: func() error { _, err := s.Claim(ctx, c); return err }},
-			storeCall{name: "next" + name, most: aPage, do: func() error { _, err := s.NextClaimable(ctx, c); return err }})
+			// Those of other types that wait for a back-off are read too.
+			storeCall{name: "next" + name, most: theUnfinished, do: func() error { _, err := s.NextClaimable(ctx, c); return err }})
 	}
 	return append(calls, listCalls(s, at)...)
 }
