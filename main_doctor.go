@@ -156,6 +156,8 @@ func (d *doctor) lookAtLeader() {
 		return
 	case lead.Owner != "":
 		d.ok("leader", "%s leads, in term %d; %s", lead.Owner, lead.Term, count(lead.Instances, "instance"))
+	case d.Trigger != nil && !*d.Trigger:
+		d.skip("leader", "without Trigger.dev there is nothing to lead; %s", count(lead.Instances, "instance"))
 	case lead.Instances > 0:
 		d.find("leader", fmt.Sprintf("%s on the database, and none leads", count(lead.Instances, "instance")),
 			"one takes over within 12 s; if not, their logs say why")
