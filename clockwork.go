@@ -19,6 +19,7 @@ type clockwork struct {
 	log   *slog.Logger
 	fired func() // a run is to be sent
 	lost  func() // a worker has not been heard of in time
+	reads streak
 }
 
 // ripeAtOnce bounds how many rows of a kind are read at once.
@@ -46,10 +47,10 @@ func (c *clockwork) run(ctx context.Context) {
 func (c *clockwork) strike(ctx context.Context) time.Time {
 	at := now()
 	ripe, next, err := c.store.Ripe(ctx, at, ripeAtOnce)
+	if ctx.Err() == nil {
+		c.reads.note(c.log, err, "cannot read what is due by the clock")
+	}
 	if err != nil {
-		if ctx.Err() == nil {
-			c.log.Error("cannot read what is due by the clock", "err", err)
-		}
 		return at.Add(time.Second)
 	}
 	moved := false

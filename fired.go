@@ -24,7 +24,8 @@ type lookout struct {
 	poller  *poller
 	log     *slog.Logger
 
-	wake chan struct{}
+	wake  chan struct{}
+	reads streak
 
 	mu   sync.Mutex
 	seen map[string]*sighting // by schedule id
@@ -128,10 +129,10 @@ func (l *lookout) run(ctx context.Context) {
 func (l *lookout) round(ctx context.Context) time.Time {
 	at := time.Now() // to the nanosecond, as looks are planned
 	rows, err := l.store.Schedules(ctx)
+	if ctx.Err() == nil {
+		l.reads.note(l.log, err, "cannot read which schedules may have fired")
+	}
 	if err != nil {
-		if ctx.Err() == nil {
-			l.log.Error("cannot read which schedules may have fired", "err", err)
-		}
 		return at.Add(firstLook)
 	}
 	next := at.Add(idleLook)

@@ -27,6 +27,23 @@ func category(log *slog.Logger, name string) *slog.Logger { return log.With(cate
 
 const categoryKey = "category"
 
+// streak tells of failures that follow each other, such as those of a database that is
+// away, in two lines: one for the first, one when it works again. It is one goroutine's.
+type streak struct{ failing bool }
+
+// note takes the outcome of a try; msg says what cannot be done when it fails.
+func (s *streak) note(log *slog.Logger, err error, msg string) {
+	switch {
+	case err != nil && s.failing:
+		log.Debug(msg, "err", err)
+	case err != nil:
+		log.Error(msg, "err", err)
+	case s.failing:
+		log.Info("it works again", "what", msg)
+	}
+	s.failing = err != nil
+}
+
 // categoryHandler shows the category in brackets before the message.
 type categoryHandler struct {
 	slog.Handler

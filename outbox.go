@@ -32,6 +32,7 @@ type outbox struct {
 	restore   restoreCheck
 
 	wake  chan struct{}
+	reads streak        // of run
 	slots chan struct{} // one for each send under way
 	sends sync.WaitGroup
 
@@ -98,9 +99,7 @@ func (o *outbox) run(ctx, draining context.Context) {
 func (o *outbox) payAll(ctx, draining context.Context) time.Time {
 	at := now()
 	ids, next, err := o.store.Owed(ctx, at, owedAtOnce)
-	if err != nil {
-		o.log.Error("cannot read what is owed to trigger.dev", "err", err)
-	}
+	o.reads.note(o.log, err, "cannot read what is owed to trigger.dev")
 	for _, id := range ids {
 		if !o.take(id) {
 			continue

@@ -150,13 +150,14 @@ func (w *workers) run(ctx context.Context) {
 }
 
 func (w *workers) work(ctx context.Context, name string) {
+	var claims streak
 	for ctx.Err() == nil {
 		jobs, err := w.desk.claim(ctx, Claim{
 			Types: slices.Sorted(maps.Keys(w.do)), Limit: 1,
 			Lease: job.Lease{Token: uuid.NewString(), Owner: name, For: builtinLease},
 		}, time.Hour)
+		claims.note(w.log.With("worker", name), err, "cannot claim built-in jobs")
 		if err != nil {
-			w.log.Error("cannot claim built-in jobs", "worker", name, "err", err)
 			pause(ctx, time.Second)
 		}
 		w.claimed(len(jobs))
