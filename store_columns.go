@@ -226,10 +226,17 @@ func (c jsonColumn) Value() (driver.Value, error) {
 	return string(*c.raw), nil
 }
 
-// retryColumn is a nullable retry policy, as JSON.
+// retryColumn is a nullable retry policy, as JSON. A host may have written anything:
+// what is none counts as none, since one odd row must not keep the others from being
+// read.
 type retryColumn struct{ r **job.RetryConfig }
 
-func (c retryColumn) Scan(v any) error { return scanJSON(v, c.r) }
+func (c retryColumn) Scan(v any) error {
+	if err := scanJSON(v, c.r); err != nil {
+		*c.r = nil
+	}
+	return nil
+}
 
 func (c retryColumn) Value() (driver.Value, error) {
 	if *c.r == nil {
@@ -238,15 +245,14 @@ func (c retryColumn) Value() (driver.Value, error) {
 	return bindJSON(*c.r)
 }
 
-// labelsColumn is a list of texts, as JSON.
+// labelsColumn is a list of texts, as JSON, and like retryColumn in what it reads.
 type labelsColumn struct{ labels *[]string }
 
 func (c labelsColumn) Scan(v any) error {
-	err := scanJSON(v, c.labels)
-	if len(*c.labels) == 0 {
+	if err := scanJSON(v, c.labels); err != nil || len(*c.labels) == 0 {
 		*c.labels = nil
 	}
-	return err
+	return nil
 }
 
 func (c labelsColumn) Value() (driver.Value, error) {

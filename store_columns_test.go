@@ -174,6 +174,21 @@ func testHost(promise promise) {
 		s.same("its history", s.told(j.ID), []string{"submitted: sending > queued"})
 	})
 
+	promise("labels and retries that are none count as none, and keep nobody from the other rows", func(s storeTest) {
+		s.hostExec(`INSERT INTO worker_jobs (tag, type, labels, retry_config) VALUES
+			('odd', 'a', '{}', '[]'), ('odd', 'b', '[1]', '"often"'), ('odd', 'c', '["red"]', '{"maxAttempts":3}')`)
+		jobs := s.list(Filter{Tag: "odd"})
+		if len(jobs) != 3 {
+			s.Fatalf("got %d jobs, want 3", len(jobs))
+		}
+		for _, j := range jobs[1:] {
+			if j.Labels != nil || j.Retry != nil {
+				s.Errorf("job %d: got labels %q and retries %+v, want none", j.ID, j.Labels, j.Retry)
+			}
+		}
+		s.same("what makes sense", fmt.Sprint(jobs[0].Labels, jobs[0].Retry.MaxAttempts), "[red] 3")
+	})
+
 	promise("the shortest row that the host can insert is an internal job", func(s storeTest) {
 		s.hostExec("INSERT INTO worker_jobs (tag, type) VALUES ('host', 'mail')")
 		jobs := s.list(Filter{Tag: "host", Status: job.Pending, Executor: job.Internal})
