@@ -182,6 +182,7 @@ func TestARecurringJobBecomesAScheduleOnTriggerDev(t *testing.T) {
 		if want := time.Date(2000, 1, 1, 8, 0, 0, 0, time.UTC); !row.Due.Equal(want) || row.Status != "PENDING" {
 			t.Errorf("the row is %s and due %s, want PENDING and %s", row.Status, row.Due, want)
 		}
+		time.Sleep(time.Second) // the first reconciliation goes on beside
 		s.wantReady("ready")
 	})
 }
