@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 # The transpiled C of SQLite is not ours to race; without it the tests take a third.
 LEAN := $(foreach m,sqlite/lib libc memory,-gcflags=modernc.org/$(m)=-race=false)
-# Long tests that the race detector leaves out, and those that do more without it.
+# Long tests, which only this tells, and those that do more without the race detector.
 STORIES := TestAWeekOfTroubles TestAMonthOfRecurringJobs TestStoreOnAnAdoptedTable TestAdoptingLeaves \
 	TestAHundredKills TestNoStatementReadsAMillionJobs TestThreeReplicas \
 	TestEightWorkersShare TestWorkersThatDie
@@ -21,7 +21,7 @@ test: ## Run all tests, shuffled and with the race detector.
 
 .PHONY: stories
 stories: ## Run the long tests, such as the simulated week, on both engines.
-	go test -count=1 -timeout=14m -parallel=4 -run='$(subst $(eval) ,|,$(STORIES))' .
+	STORIES=true go test -count=1 -timeout=14m -parallel=4 -run='$(subst $(eval) ,|,$(STORIES))' .
 
 .PHONY: lint
 lint: ## Check format, vet and staticcheck.

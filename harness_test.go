@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -373,12 +374,12 @@ func contains(t *testing.T, text string, parts ...string) {
 	}
 }
 
-// tellAtLeisure leaves a long story out under the race detector, where it takes many
-// minutes. CI runs it without, beside the others.
+// tellAtLeisure leaves a long story out unless STORIES is true: together they take
+// minutes, under the race detector many. CI tells them beside the other tests.
 func tellAtLeisure(t *testing.T) {
 	t.Helper()
-	if raceDetector {
-		t.Skip("a long story, told without the race detector: make stories")
+	if os.Getenv("STORIES") != "true" {
+		t.Skip("a long story: make stories")
 	}
 }
 
